@@ -1,0 +1,6 @@
+//! The centre: pure, synchronous, deterministic.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod id;
+pub mod spec;
+pub mod time;
