@@ -1,0 +1,136 @@
+//! The ports: what the driver needs of the world. Each has a fake and a real implementation, and one
+//! conformance suite that both pass (`tests/conformance/`).
+//!
+//! A port is handed an [`InputSender`] when it is made and reports through it; the driver calls the
+//! trait's methods, which return at once unless they are `async`.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::engine::effect::{ClusterAction, HypervisorCommand};
+use crate::engine::id::NodeName;
+use crate::engine::input::Input;
+use crate::engine::wire::Message;
+
+/// How many inputs may wait for the engine. The engine takes microseconds per input; a full queue means
+/// that it is stuck, and senders wait (back-pressure) rather than grow.
+pub const INPUT_QUEUE: usize = 4096;
+
+/// Where ports put what happened.
+pub type InputSender = mpsc::Sender<Input>;
+
+/// The durable journal: a small map. Blocking; the driver calls it on a thread of its own.
+pub trait Store: Send + 'static {
+    /// Everything that is kept, in key order.
+    ///
+    /// # Errors
+    /// When the store cannot be read; names the file.
+    fn load(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError>;
+
+    /// Applies all changes or none (`None` forgets the key), and returns when they are on disk.
+    ///
+    /// # Errors
+    /// When they are not; nothing has changed then.
+    fn write(&mut self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StoreError>;
+}
+
+/// A store's failure.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full: nothing was written; tried again.
+    #[error("no room left for {path}: free some space; nothing was lost")]
+    Full {
+        /// The file.
+        path: String,
+    },
+    /// Another process holds the store.
+    #[error("{path} is in use by another process")]
+    Busy {
+        /// The file.
+        path: String,
+    },
+    /// What is on disk cannot be read as a store.
+    #[error("{path} is damaged: {reason}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// How.
+        reason: String,
+    },
+    /// Any other failure of the disk.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
+}
+
+/// The bare hardware wrapper. Reports [`Input::Hypervisor`]: the host, domains, full passes, and one
+/// `Done` for each command.
+pub trait Hypervisor: Send + Sync + 'static {
+    /// Starts a command and returns at once. Its end is reported with the same request number, exactly
+    /// once, also when the hypervisor is away.
+    fn submit(&self, request: u64, command: HypervisorCommand);
+}
+
+/// What an agent proves itself with, as published in its `PhysicalNode`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerIdentity {
+    /// The node.
+    pub node: NodeName,
+    /// ed25519 public key.
+    pub key: [u8; 32],
+    /// Where its overlay listens (UDP).
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// The overlay. Reports [`Input::Message`] with a verified sender, and nothing from strangers.
+pub trait Peers: Send + Sync + 'static {
+    /// Sends if it can: at most once, dropped when the peer is unknown, away or slow.
+    fn send(&self, to: &NodeName, message: Message);
+
+    /// Makes this peer known, or changes its addresses. Another key for a known name replaces the old
+    /// one and closes its connections.
+    fn pin(&self, peer: PeerIdentity);
+
+    /// Makes a peer a stranger again and closes its connections.
+    fn revoke(&self, node: &NodeName);
+}
+
+/// Something the overlay needs of Kubernetes: a stranger knocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stranger {
+    /// The key it proved to hold.
+    pub key: [u8; 32],
+    /// Where it came from.
+    pub from: SocketAddr,
+}
+
+/// Kubernetes. Reports [`Input::Cluster`], and peers as [`PeerNews`].
+pub trait Cluster: Send + Sync + 'static {
+    /// Takes an action and returns at once. Reports of one thing replace older ones that are not written
+    /// yet; writes are retried until they succeed or are replaced.
+    fn submit(&self, action: ClusterAction);
+
+    /// A stranger knocked: look its key up (at most once in a while per key). A found one is reported
+    /// as [`PeerNews::Known`].
+    fn find_peer(&self, stranger: Stranger);
+}
+
+/// What the Kubernetes rim learns about peers, for the driver to pin and revoke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerNews {
+    /// This agent's `PhysicalNode` says so.
+    Known(PeerIdentity),
+    /// The `PhysicalNode` is gone.
+    Revoked(NodeName),
+}
+
+/// Where the Kubernetes rim puts what it learns about peers.
+pub type PeerNewsSender = mpsc::Sender<PeerNews>;
+/// Where the overlay puts strangers that knock.
+pub type StrangerSender = mpsc::Sender<Stranger>;

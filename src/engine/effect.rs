@@ -1,0 +1,104 @@
+//! Everything an engine asks of its owner.
+//!
+//! Write before send is data: the owner makes `persist` durable, all of it, before it carries out the
+//! first of `actions`. A promise that is sent before it is on disk is a lost VM.
+
+use std::time::Duration;
+
+use super::id::{NodeName, VeName, VeUid, VmId};
+use super::record::Record;
+use super::report::{Happening, NodeReport, VeReport};
+use super::spec::VmDefinition;
+use super::wire::Message;
+
+/// What one input led to.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To be durable before any action is taken.
+    pub persist: Vec<Record>,
+    /// To be carried out in order; those to different parties may overtake each other.
+    pub actions: Vec<Action>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Send to a peer: at most once, in no particular order, possibly never.
+    Send {
+        /// To whom.
+        to: NodeName,
+        /// What.
+        message: Box<Message>,
+    },
+    /// Give the hypervisor a command.
+    Hypervisor {
+        /// Comes back in [`super::input::HypervisorInput::Done`].
+        request: u64,
+        /// What to do.
+        command: HypervisorCommand,
+    },
+    /// Tell or ask Kubernetes.
+    Cluster(ClusterAction),
+}
+
+/// A command for the hypervisor. All are idempotent. The engine gives one at a time per VM.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HypervisorCommand {
+    /// Fetch images, make disks that are missing, define or redefine the domain, start it. A domain that
+    /// runs from the same definition is left alone; one that runs from another is stopped first.
+    Run(Box<VmDefinition>),
+    /// Continue a paused domain.
+    Resume(VmId),
+    /// Ask the guest to power off, and end it after `grace`. Its disks and definition stay.
+    Stop {
+        /// Which VM.
+        id: VmId,
+        /// How long the guest may take; zero ends it at once.
+        grace: Duration,
+    },
+    /// End it, undefine it, delete its disks.
+    Remove(VmId),
+}
+
+impl HypervisorCommand {
+    /// Which VM it is for.
+    #[must_use]
+    pub fn vm(&self) -> &VmId {
+        match self {
+            Self::Run(definition) => &definition.id,
+            Self::Resume(id) | Self::Stop { id, .. } | Self::Remove(id) => id,
+        }
+    }
+}
+
+/// Something for Kubernetes. The rim coalesces, retries for as long as it takes, and never blocks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClusterAction {
+    /// Watch all virtual environments (this agent is a gateway now), or stop.
+    WatchVes(bool),
+    /// Write the first replica set by compare-and-swap on `resource_version`, and the finalizer where it
+    /// is missing. Losing the swap is no error: the watch tells who won.
+    ClaimReplicaSet {
+        /// Identity.
+        uid: VeUid,
+        /// Name.
+        name: VeName,
+        /// As read.
+        resource_version: String,
+        /// The chosen set; the first is the VEH.
+        replicas: Vec<NodeName>,
+    },
+    /// The virtual environment's status. Only the newest per uid matters.
+    ReportVe(Box<VeReport>),
+    /// Every VM is confirmed gone: remove the finalizer.
+    ReleaseVe {
+        /// Identity.
+        uid: VeUid,
+        /// Name.
+        name: VeName,
+    },
+    /// This node's status. Only the newest matters; the rim limits how often it writes.
+    ReportNode(Box<NodeReport>),
+    /// Something that a person would ask about: a Kubernetes event and a log line.
+    Happened(Happening),
+}

@@ -1,0 +1,189 @@
+//! What people are told: the status of environments and nodes, and events.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::host::{DomainSeen, HostInfo};
+use super::id::{NodeName, VeName, VeUid, VmId};
+use super::spec::Resources;
+
+/// Where a virtual environment is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Admitted, not placed.
+    Waiting,
+    /// Placed; its VMs run or are being started.
+    Running,
+    /// Declared so, and every VM is stopped.
+    Terminated,
+    /// Being deleted.
+    Deleting,
+}
+
+/// A condition's value with its words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// Whether it holds.
+    pub holds: bool,
+    /// One CamelCase word for machines.
+    pub reason: Arc<str>,
+    /// A sentence for people.
+    pub message: String,
+}
+
+impl Condition {
+    /// A condition that holds.
+    #[must_use]
+    pub fn yes(reason: &str, message: impl Into<String>) -> Self {
+        Self { holds: true, reason: reason.into(), message: message.into() }
+    }
+
+    /// A condition that does not.
+    #[must_use]
+    pub fn no(reason: &str, message: impl Into<String>) -> Self {
+        Self { holds: false, reason: reason.into(), message: message.into() }
+    }
+}
+
+/// What one VM is doing, in a word people know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmPhase {
+    /// Not placed.
+    Waiting,
+    /// Its images and disks are made, or its domain is being started.
+    Starting,
+    /// It runs.
+    Running,
+    /// It is paused and about to be continued.
+    Paused,
+    /// It is being stopped.
+    Stopping,
+    /// It is stopped, as wanted.
+    Stopped,
+    /// It failed and will be tried again.
+    BackOff,
+    /// It ended by itself and its run strategy leaves it so.
+    Completed,
+    /// It is being removed.
+    Removing,
+    /// Its node is silent: nobody knows.
+    Unknown,
+}
+
+/// One VM's line in its environment's status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmReport {
+    /// Which.
+    pub id: VmId,
+    /// Where, if placed.
+    pub node: Option<NodeName>,
+    /// What it is doing.
+    pub phase: VmPhase,
+    /// Domain uuid, if there is a domain.
+    pub uuid: Option<String>,
+    /// Placement epoch.
+    pub epoch: u64,
+    /// Why, if there is something to say.
+    pub reason: Option<String>,
+    /// How often it was started again after it stopped by itself or was ended.
+    pub restarts: u32,
+}
+
+/// A virtual environment's status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VeReport {
+    /// Identity.
+    pub uid: VeUid,
+    /// Name.
+    pub name: VeName,
+    /// The generation of the spec that has been seen.
+    pub observed_generation: i64,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Every VM is as declared.
+    pub ready: Condition,
+    /// Every VM has a node.
+    pub placed: Condition,
+    /// Something is being done.
+    pub progressing: Condition,
+    /// One line per VM, ordered by id.
+    pub vms: Vec<VmReport>,
+    /// The replica set; the first is the VEH.
+    pub replica_set: Vec<NodeName>,
+    /// How soon people should see it: a settled state at once, a passing one when it lasts.
+    pub settled: bool,
+}
+
+/// A node's status.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// The machine, if its hypervisor has told.
+    pub host: Option<HostInfo>,
+    /// The hypervisor answers.
+    pub hypervisor_available: bool,
+    /// What VMs may use in all.
+    pub allocatable: Resources,
+    /// What VMs use or have been promised.
+    pub allocated: Resources,
+    /// VMs on this node.
+    pub vms: u32,
+    /// VMs that run.
+    pub running: u32,
+    /// New VMs may be placed here.
+    pub schedulable: bool,
+    /// Live peers, without this node.
+    pub peers: u32,
+    /// This agent is a gateway.
+    pub gateway: bool,
+    /// Vivaldi coordinate, milliseconds: x, y, z, height.
+    pub coordinate: [f64; 4],
+    /// Vivaldi error, 0 (sure) to 1.
+    pub coordinate_error: f64,
+}
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A virtual environment.
+    Ve {
+        /// Identity.
+        uid: VeUid,
+        /// Name.
+        name: VeName,
+    },
+    /// This node's `PhysicalNode`.
+    ThisNode,
+}
+
+/// Something that a person would ask about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// What it is about.
+    pub about: About,
+    /// A warning, or normal.
+    pub warning: bool,
+    /// One CamelCase word: Placed, CannotBePlaced, Started, Crashed, Healed, Deleted …
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// A VM as its own node tells it to the VEH.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmObserved {
+    /// Which.
+    pub id: VmId,
+    /// Placement epoch that this node knows.
+    pub epoch: u64,
+    /// The definition that runs, or is about to.
+    pub revision: i64,
+    /// What it is doing.
+    pub phase: VmPhase,
+    /// The domain, if any.
+    pub domain: Option<DomainSeen>,
+    /// Why, if there is something to say.
+    pub reason: Option<String>,
+    /// Restarts so far.
+    pub restarts: u32,
+}

@@ -1,0 +1,150 @@
+//! What agents say to each other. Everything is idempotent and may be lost, repeated or reordered.
+//!
+//! The transport frames and authenticates; [`Message::check`] bounds what a peer may make us hold.
+
+use serde::{Deserialize, Serialize};
+
+use super::dnt::PeerState;
+use super::id::{NodeName, ProcedureId, VeUid};
+use super::input::VeDeclared;
+use super::lrt::NodeOffer;
+use super::report::VmObserved;
+use super::spec::{MAX_VMS, VmDefinition};
+use super::time::Instant;
+
+/// Version of this vocabulary. An agent reads its own version and the one before.
+pub const VERSION: u8 = 1;
+
+/// Longest encoded message, bytes. 256 VMs with 16 disks each and long URLs stay under a third of it.
+pub const MAX_MESSAGE: usize = 4 << 20;
+
+/// One message between agents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Message {
+    /// A membership packet (SWIM), opaque here.
+    Swim(Vec<u8>),
+    /// Measures the round trip, and tells how the sender is.
+    Ping {
+        /// Sender's clock; comes back in the pong.
+        sent: Instant,
+        /// The sender.
+        state: PeerState,
+    },
+    /// Answers a ping.
+    Pong {
+        /// From the ping.
+        sent: Instant,
+        /// The answering agent.
+        state: PeerState,
+    },
+    /// A gateway hands a virtual environment to its handler, until it is acknowledged.
+    Declare(Box<VeDeclared>),
+    /// The handler has it on disk.
+    Declared {
+        /// Which.
+        uid: VeUid,
+        /// The generation it has.
+        generation: i64,
+        /// It knows that it is being deleted.
+        deleting: bool,
+    },
+    /// Enter my partition: keep your room for me and tell me how much it is.
+    Reserve {
+        /// For whom.
+        procedure: ProcedureId,
+        /// What for.
+        ve: VeUid,
+    },
+    /// The answer to a reserve.
+    Reserved {
+        /// For whom.
+        procedure: ProcedureId,
+        /// The offer, or why not.
+        answer: Reservation,
+    },
+    /// Keep room for these VMs, durably, until an order decides.
+    Prepare {
+        /// Under which reservation.
+        procedure: ProcedureId,
+        /// Who will decide.
+        handler: NodeName,
+        /// All of them or none.
+        vms: Vec<VmDefinition>,
+    },
+    /// The answer to a prepare.
+    Prepared {
+        /// Under which reservation.
+        procedure: ProcedureId,
+        /// Kept on disk, or why not.
+        result: Result<(), String>,
+    },
+    /// Leave my partition. Also forgets what was prepared under it, unless an order has decided.
+    Release {
+        /// Which.
+        procedure: ProcedureId,
+    },
+    /// The whole of what a node is to do for one virtual environment.
+    Order(Box<Order>),
+    /// What a node does for one virtual environment.
+    Observed {
+        /// Which.
+        ve: VeUid,
+        /// The newest order it has on disk, 0 if it has only prepared.
+        order: u64,
+        /// Each VM that it holds.
+        vms: Vec<VmObserved>,
+    },
+}
+
+/// The answer to a reserve.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reservation {
+    /// Mine for now; this is what I have.
+    Granted(Box<NodeOffer>),
+    /// I am in another partition.
+    Busy(ProcedureId),
+    /// I take no new VMs: why.
+    Closed(String),
+}
+
+/// The whole of what a node is to do for one virtual environment. VMs that it holds and that are not
+/// listed are removed with their disks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Which environment.
+    pub ve: VeUid,
+    /// Who decides.
+    pub handler: NodeName,
+    /// Counts up; older ones are ignored.
+    pub order: u64,
+    /// Run these (true) or keep them stopped.
+    pub vms: Vec<(VmDefinition, bool)>,
+}
+
+impl Message {
+    /// Bounds that an honest peer keeps: nothing grows with what a peer claims.
+    ///
+    /// # Errors
+    /// Names the part that is out of bounds.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let max = MAX_VMS as usize;
+        match self {
+            Self::Prepare { vms, .. } if vms.len() > max => Err("prepare: too many VMs"),
+            Self::Order(order) if order.vms.len() > max => Err("order: too many VMs"),
+            // A node may hold VMs that are being removed beside as many new ones.
+            Self::Observed { vms, .. } if vms.len() > 2 * max => Err("observed: too many VMs"),
+            Self::Declare(ve) if ve.spec.members.len() > max => Err("declare: too many members"),
+            Self::Declare(ve)
+                if ve.spec.members.iter().map(|m| u64::from(m.replicas)).sum::<u64>()
+                    > u64::from(MAX_VMS) =>
+            {
+                Err("declare: too many VMs")
+            }
+            Self::Declare(ve) if ve.replica_set.len() > 5 => Err("declare: replica set too large"),
+            Self::Ping { state, .. } | Self::Pong { state, .. } if !state.is_finite() => {
+                Err("ping: coordinate is not a number")
+            }
+            _ => Ok(()),
+        }
+    }
+}
