@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     error::{AtPath, Result},
-    layout::Layout,
+    layout::{Layout, under},
     node::{self, Node},
 };
 
@@ -19,29 +19,28 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// A killed process leaves its cgroup a moment after it is gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The cgroups of a node's containers, as long as the node is on; afterwards nobody knows them.
-pub fn of_node(node: &Node<'_>) -> BTreeSet<PathBuf> {
-    let Ok(tasks) = node.path("/run/containerd/io.containerd.runtime.v2.task/k8s.io") else {
-        return BTreeSet::new();
-    };
-    let containers: BTreeSet<String> = fs::read_dir(tasks)
-        .into_iter()
-        .flatten()
-        .flatten()
+/// Where a node's containerd keeps a directory for each container and sandbox, on the node's disk.
+const RECORDS: [&str; 2] = ["containers", "sandboxes"];
+
+/// The cgroups of a node's containers, whether the node is on or not.
+pub fn of_node(layout: &Layout, node: &Node<'_>) -> BTreeSet<PathBuf> {
+    let records =
+        under(&layout.node_disk(&node.name), "/var/lib/containerd/io.containerd.grpc.v1.cri");
+    let containers: BTreeSet<String> = RECORDS
+        .iter()
+        .flat_map(|kind| fs::read_dir(records.join(kind)).into_iter().flatten().flatten())
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     let mut found = BTreeSet::new();
-    collect(Path::new(ROOT), &containers, 0, &mut found);
+    if !containers.is_empty() {
+        collect(Path::new(ROOT), &containers, 0, &mut found);
+    }
     found
 }
 
-/// The same of every node that is on.
+/// The same of every node.
 pub fn of_nodes(layout: &Layout) -> BTreeSet<PathBuf> {
-    node::all(layout)
-        .iter()
-        .filter(|node| node.init().is_some())
-        .flat_map(of_node)
-        .collect()
+    node::all(layout).iter().flat_map(|node| of_node(layout, node)).collect()
 }
 
 // Containers lie at most a few levels below a controller's root.
@@ -60,11 +59,7 @@ fn collect(
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        if entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| containers.contains(name))
-        {
+        if entry.file_name().to_str().is_some_and(|name| containers.contains(name)) {
             found.insert(entry.path());
         } else {
             collect(&entry.path(), containers, depth + 1, found);

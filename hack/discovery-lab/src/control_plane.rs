@@ -19,12 +19,8 @@ const API_WITHIN: Duration = Duration::from_secs(120);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// The roles of the control plane's processes, in the order of their start.
-pub const ROLES: [&str; 4] = [
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-];
+pub const ROLES: [&str; 4] =
+    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// Starts what is not running, and waits until the API server says that it is ready.
 pub fn start(layout: &Layout) -> Result<()> {
@@ -37,11 +33,7 @@ pub fn start(layout: &Layout) -> Result<()> {
     fs::create_dir_all(layout.dir.join("etcd")).at(layout.dir.join("etcd"))?;
     start_role(layout, "etcd", &etcd_arguments(layout))?;
     start_api(layout)?;
-    start_role(
-        layout,
-        "kube-controller-manager",
-        &controller_manager_arguments(layout),
-    )?;
+    start_role(layout, "kube-controller-manager", &controller_manager_arguments(layout))?;
     start_role(layout, "kube-scheduler", &scheduler_arguments(layout))
 }
 
@@ -79,10 +71,7 @@ fn start_role(layout: &Layout, role: &str, arguments: &[String]) -> Result<()> {
 }
 
 fn etcd_arguments(layout: &Layout) -> Vec<String> {
-    let (client, peer) = (
-        etcd_url(layout),
-        format!("http://{}:2380", layout.host_ip()),
-    );
+    let (client, peer) = (etcd_url(layout), format!("http://{}:2380", layout.host_ip()));
     vec![
         format!("--data-dir={}", layout.dir.join("etcd").display()),
         format!("--listen-client-urls={client}"),
@@ -121,10 +110,7 @@ fn api_arguments(layout: &Layout) -> Vec<String> {
         "--service-account-issuer=https://kubernetes.default.svc".into(),
         format!("--service-account-key-file={}", pki("sa.pub")),
         format!("--service-account-signing-key-file={}", pki("sa.key")),
-        format!(
-            "--audit-policy-file={}",
-            layout.dir.join("audit-policy.json").display()
-        ),
+        format!("--audit-policy-file={}", layout.dir.join("audit-policy.json").display()),
         format!("--audit-log-path={}", layout.audit_log().display()),
         // Blocking: a request's line is in the file when the client has its answer, so tests need not wait.
         "--audit-log-mode=blocking".into(),
@@ -167,13 +153,7 @@ fn scheduler_arguments(layout: &Layout) -> Vec<String> {
 
 fn client_arguments(layout: &Layout, file: &str) -> Vec<String> {
     let kubeconfig = layout.kubeconfig(file).display().to_string();
-    let pki = |ending: &str| {
-        layout
-            .pki()
-            .join(format!("{file}.{ending}"))
-            .display()
-            .to_string()
-    };
+    let pki = |ending: &str| layout.pki().join(format!("{file}.{ending}")).display().to_string();
     vec![
         format!("--kubeconfig={kubeconfig}"),
         format!("--authentication-kubeconfig={kubeconfig}"),
@@ -188,10 +168,7 @@ fn client_arguments(layout: &Layout, file: &str) -> Vec<String> {
 /// The roles whose process is there.
 pub fn running(layout: &Layout) -> Vec<&'static str> {
     let found = process::find_all(layout);
-    ROLES
-        .into_iter()
-        .filter(|role| found.iter().any(|process| process.role == *role))
-        .collect()
+    ROLES.into_iter().filter(|role| found.iter().any(|process| process.role == *role)).collect()
 }
 
 #[cfg(test)]
@@ -199,11 +176,7 @@ mod tests {
     use super::*;
 
     fn layout() -> Layout {
-        Layout {
-            dir: "/lab".into(),
-            cache: "/cache".into(),
-            net: "10.78".into(),
-        }
+        Layout { dir: "/lab".into(), cache: "/cache".into(), net: "10.78".into() }
     }
 
     #[test]
@@ -220,10 +193,7 @@ mod tests {
                 .filter(|a| a.contains("bind-address") || a.contains("listen-"))
                 .collect();
             assert!(!listens.is_empty());
-            assert!(
-                listens.iter().all(|a| a.contains("10.78.0.1")),
-                "{listens:?}"
-            );
+            assert!(listens.iter().all(|a| a.contains("10.78.0.1")), "{listens:?}");
         }
     }
 

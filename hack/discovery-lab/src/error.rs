@@ -94,17 +94,11 @@ pub(crate) trait AtPath<T> {
 
 impl<T> AtPath<T> for std::io::Result<T> {
     fn at(self, path: impl Into<PathBuf>) -> Result<T> {
-        self.map_err(|source| LabError::File {
-            path: path.into(),
-            source,
-        })
+        self.map_err(|source| LabError::File { path: path.into(), source })
     }
 }
 
 /// Names the system call in the error.
 pub(crate) fn system<T>(what: impl Into<String>, result: rustix::io::Result<T>) -> Result<T> {
-    result.map_err(|errno| LabError::System {
-        what: what.into(),
-        source: errno.into(),
-    })
+    result.map_err(|errno| LabError::System { what: what.into(), source: errno.into() })
 }

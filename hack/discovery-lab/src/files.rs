@@ -103,20 +103,9 @@ fn parse(lines: &[String]) -> Option<Request> {
         .iter()
         .filter_map(|line| line.split_once(':'))
         .find(|(key, _)| key.eq_ignore_ascii_case("range"))
-        .and_then(|(_, value)| {
-            value
-                .trim()
-                .strip_prefix("bytes=")?
-                .strip_suffix('-')?
-                .parse()
-                .ok()
-        })
+        .and_then(|(_, value)| value.trim().strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
         .unwrap_or(0);
-    Some(Request {
-        head_only,
-        name: name.to_owned(),
-        from,
-    })
+    Some(Request { head_only, name: name.to_owned(), from })
 }
 
 #[cfg(test)]
@@ -131,14 +120,7 @@ mod tests {
     fn a_range_from_an_offset_is_understood() {
         let found =
             request("GET /vmlinuz HTTP/1.1\nHost: x\nRange: bytes=100-").expect("a plain request");
-        assert_eq!(
-            found,
-            Request {
-                head_only: false,
-                name: "vmlinuz".into(),
-                from: 100
-            }
-        );
+        assert_eq!(found, Request { head_only: false, name: "vmlinuz".into(), from: 100 });
     }
 
     #[test]
@@ -161,19 +143,14 @@ mod tests {
         thread::spawn(move || drop(serve_on(listener, &served)));
         let get = |head: &str| {
             let mut stream = TcpStream::connect(address).expect("it listens");
-            stream
-                .write_all(format!("{head}\r\n\r\n").as_bytes())
-                .expect("it reads");
+            stream.write_all(format!("{head}\r\n\r\n").as_bytes()).expect("it reads");
             let mut text = String::new();
             stream.read_to_string(&mut text).expect("it answers");
             text
         };
         assert!(get("GET /image HTTP/1.1").ends_with("\r\n\r\n0123456789"));
         let part = get("GET /image HTTP/1.1\r\nRange: bytes=7-");
-        assert!(
-            part.starts_with("HTTP/1.1 206") && part.ends_with("\r\n\r\n789"),
-            "{part}"
-        );
+        assert!(part.starts_with("HTTP/1.1 206") && part.ends_with("\r\n\r\n789"), "{part}");
         assert!(get("GET /none HTTP/1.1").starts_with("HTTP/1.1 404"));
         std::fs::remove_dir_all(directory).expect("the test made it");
     }

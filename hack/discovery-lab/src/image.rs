@@ -16,16 +16,12 @@ pub fn write_pause_image(busybox: &Path, archive: &Path) -> Result<()> {
     let program = std::fs::read(busybox).at(busybox)?;
     let mut layer = tar::Builder::new(Vec::new());
     add(&mut layer, "bin/busybox", &program, 0o755).at(archive)?;
-    for applet in [
-        "sh", "sleep", "cat", "ls", "wget", "nc", "ip", "ping", "env",
-    ] {
+    for applet in ["sh", "sleep", "cat", "ls", "wget", "nc", "ip", "ping", "env"] {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
         header.set_mode(0o777);
-        layer
-            .append_link(&mut header, format!("bin/{applet}"), "busybox")
-            .at(archive)?;
+        layer.append_link(&mut header, format!("bin/{applet}"), "busybox").at(archive)?;
     }
     let layer = layer.into_inner().at(archive)?;
     let config = json!({
@@ -42,22 +38,13 @@ pub fn write_pause_image(busybox: &Path, archive: &Path) -> Result<()> {
         "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", &layer)],
     })
     .to_string();
-    let mut entry = descriptor(
-        "application/vnd.oci.image.manifest.v1+json",
-        manifest.as_bytes(),
-    );
+    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
     entry["annotations"] =
         json!({"io.containerd.image.name": PAUSE_IMAGE, "org.opencontainers.image.ref.name": "1"});
     let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
 
     let mut out = tar::Builder::new(File::create(archive).at(archive)?);
-    add(
-        &mut out,
-        "oci-layout",
-        br#"{"imageLayoutVersion":"1.0.0"}"#,
-        0o644,
-    )
-    .at(archive)?;
+    add(&mut out, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644).at(archive)?;
     add(&mut out, "index.json", index.as_bytes(), 0o644).at(archive)?;
     for blob in [config.as_bytes(), manifest.as_bytes(), &layer] {
         let path = format!("blobs/{}", digest(blob).replace(':', "/"));
@@ -75,12 +62,7 @@ pub fn name_in_archive(archive: &Path) -> Result<String> {
     let mut entries = tar::Archive::new(File::open(archive).at(archive)?);
     for entry in entries.entries().at(archive)? {
         let mut entry = entry.at(archive)?;
-        if entry
-            .path()
-            .at(archive)?
-            .file_name()
-            .is_some_and(|name| name == "index.json")
-        {
+        if entry.path().at(archive)?.file_name().is_some_and(|name| name == "index.json") {
             let mut text = String::new();
             entry.read_to_string(&mut text).at(archive)?;
             let index: Value =
@@ -94,13 +76,10 @@ pub fn name_in_archive(archive: &Path) -> Result<String> {
 
 fn name_in_index(index: &Value) -> Option<String> {
     let annotations = index["manifests"][0].get("annotations")?;
-    [
-        "io.containerd.image.name",
-        "org.opencontainers.image.ref.name",
-    ]
-    .into_iter()
-    .find_map(|key| annotations.get(key)?.as_str())
-    .map(str::to_owned)
+    ["io.containerd.image.name", "org.opencontainers.image.ref.name"]
+        .into_iter()
+        .find_map(|key| annotations.get(key)?.as_str())
+        .map(str::to_owned)
 }
 
 fn add<W: std::io::Write>(
@@ -144,10 +123,7 @@ mod tests {
         let first = std::fs::read(&archive).expect("it was made");
         write_pause_image(&busybox, &archive).expect("a temporary file");
         assert_eq!(first, std::fs::read(&archive).expect("it was made"));
-        assert_eq!(
-            name_in_archive(&archive).expect("it has an index"),
-            PAUSE_IMAGE
-        );
+        assert_eq!(name_in_archive(&archive).expect("it has an index"), PAUSE_IMAGE);
         std::fs::remove_file(busybox).expect("the test made it");
         std::fs::remove_file(archive).expect("the test made it");
     }

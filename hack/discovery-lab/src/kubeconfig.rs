@@ -45,19 +45,9 @@ mod tests {
 
     #[test]
     fn a_kubeconfig_names_its_own_key_and_the_bridges_address() {
-        let layout = Layout {
-            dir: "/lab".into(),
-            cache: "/cache".into(),
-            net: "10.77".into(),
-        };
+        let layout = Layout { dir: "/lab".into(), cache: "/cache".into(), net: "10.77".into() };
         let config = kubeconfig(&layout, "admin");
-        assert_eq!(
-            config["clusters"][0]["cluster"]["server"],
-            "https://10.77.0.1:6443"
-        );
-        assert_eq!(
-            config["users"][0]["user"]["client-key"],
-            "/lab/pki/admin.key"
-        );
+        assert_eq!(config["clusters"][0]["cluster"]["server"], "https://10.77.0.1:6443");
+        assert_eq!(config["users"][0]["user"]["client-key"], "/lab/pki/admin.key");
     }
 }

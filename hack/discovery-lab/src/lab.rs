@@ -68,10 +68,7 @@ pub struct NodeStatus {
 impl Lab {
     /// The lab that the environment names (see [`Layout::from_env`]), up or not.
     pub fn open() -> Self {
-        Self {
-            layout: Layout::from_env(),
-            progress: None,
-        }
+        Self { layout: Layout::from_env(), progress: None }
     }
 
     /// The same, telling on standard error what it does and when.
@@ -98,12 +95,8 @@ impl Lab {
         }
         fs::create_dir_all(&self.layout.dir).at(&self.layout.dir)?;
         let path = self.layout.dir.join("lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .at(&path)?;
+        let file =
+            File::options().create(true).truncate(false).write(true).open(&path).at(&path)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             self.say("another command is changing this lab: waiting for it");
             system("lock the lab", flock(&file, FlockOperation::LockExclusive))?;
@@ -204,11 +197,7 @@ impl Lab {
             fs::copy(&own, &aside).at(&own)?;
             fs::rename(&aside, &kept).at(&kept)?;
         }
-        if kept.exists() {
-            Ok(kept)
-        } else {
-            Err(LabError::NotUp(self.layout.dir.clone()))
-        }
+        if kept.exists() { Ok(kept) } else { Err(LabError::NotUp(self.layout.dir.clone())) }
     }
 
     fn start_files(&self, program: &Path) -> Result<()> {
@@ -217,16 +206,8 @@ impl Lab {
         }
         fs::create_dir_all(self.layout.guests()).at(self.layout.guests())?;
         let mut serve = command(program, ["serve-files"]);
-        serve
-            .arg(self.layout.guests())
-            .arg(format!("{}:{FILES_PORT}", self.layout.host_ip()));
-        start_daemon(
-            &self.layout,
-            "files",
-            serve,
-            &self.layout.logs().join("files.log"),
-        )
-        .map(drop)
+        serve.arg(self.layout.guests()).arg(format!("{}:{FILES_PORT}", self.layout.host_ip()));
+        start_daemon(&self.layout, "files", serve, &self.layout.logs().join("files.log")).map(drop)
     }
 
     /// Ends all that the lab has started and removes all that it has made, except its logs.
@@ -243,18 +224,14 @@ impl Lab {
             self.say(&format!("ending {} processes", processes.len()));
         }
         let containers = cgroup::of_nodes(&self.layout);
-        let (inits, rest): (Vec<_>, Vec<_>) = processes
-            .into_iter()
-            .partition(|process| process.is_node_init);
+        let (inits, rest): (Vec<_>, Vec<_>) =
+            processes.into_iter().partition(|process| process.is_node_init);
         kill_and_wait(&inits, GONE_WITHIN)?;
         kill_and_wait(&rest, GONE_WITHIN)?;
         cgroup::remove(&containers, GONE_WITHIN)?;
         network::remove_all(&self.layout)?;
         node::remove_host_directories(&self.layout);
-        for entry in fs::read_dir(&self.layout.dir)
-            .at(&self.layout.dir)?
-            .flatten()
-        {
+        for entry in fs::read_dir(&self.layout.dir).at(&self.layout.dir)?.flatten() {
             let path = entry.path();
             if path == self.layout.logs() || path.file_name().is_some_and(|name| name == "lock") {
                 continue;
@@ -271,11 +248,8 @@ impl Lab {
     /// What runs, and how it is.
     pub fn status(&self) -> Status {
         let api_ready = control_plane::api_is_ready(&self.layout);
-        let boots = if api_ready {
-            self.ready_boots().unwrap_or_default()
-        } else {
-            BTreeMap::new()
-        };
+        let boots =
+            if api_ready { self.ready_boots().unwrap_or_default() } else { BTreeMap::new() };
         let nodes = node::all(&self.layout)
             .into_iter()
             .map(|node| {
@@ -299,29 +273,18 @@ impl Lab {
                 }
             })
             .collect();
-        Status {
-            control_plane: control_plane::running(&self.layout),
-            api_ready,
-            nodes,
-        }
+        Status { control_plane: control_plane::running(&self.layout), api_ready, nodes }
     }
 
     /// The names of all nodes, on or off.
     pub fn nodes(&self) -> Vec<String> {
-        node::all(&self.layout)
-            .into_iter()
-            .map(|node| node.name)
-            .collect()
+        node::all(&self.layout).into_iter().map(|node| node.name).collect()
     }
 
     /// A node of the lab.
     pub fn node(&self, name: &str) -> Result<Node<'_>> {
         let node = Node::named(&self.layout, name)?;
-        if node.exists() {
-            Ok(node)
-        } else {
-            Err(LabError::NoSuchNode(name.to_owned()))
-        }
+        if node.exists() { Ok(node) } else { Err(LabError::NoSuchNode(name.to_owned())) }
     }
 
     /// Runs a command inside a node and returns what it wrote; failing is an error.
@@ -346,9 +309,7 @@ impl Lab {
 
     /// kubectl's answer as JSON.
     pub fn kubectl_json(&self, words: &[&str]) -> Result<Value> {
-        let text = run(control_plane::kubectl(&self.layout)
-            .args(words)
-            .args(["-o", "json"]))?;
+        let text = run(control_plane::kubectl(&self.layout).args(words).args(["-o", "json"]))?;
         serde_json::from_str(&text).map_err(|error| LabError::Unexpected {
             what: format!("kubectl {words:?}"),
             detail: error.to_string(),
@@ -363,9 +324,7 @@ impl Lab {
     /// helm as the cluster's admin; failing is an error.
     pub fn helm(&self, words: &[&str]) -> Result<String> {
         let mut helm = command(self.layout.program("helm"), words);
-        run(helm
-            .arg("--kubeconfig")
-            .arg(self.layout.kubeconfig("admin")))
+        run(helm.arg("--kubeconfig").arg(self.layout.kubeconfig("admin")))
     }
 
     /// Ends the API server; etcd, the kubelets and all guests go on.
@@ -411,7 +370,7 @@ impl Lab {
     }
 
     fn switch_off(&self, node: &Node<'_>) -> Result<()> {
-        let containers = cgroup::of_node(node);
+        let containers = cgroup::of_node(&self.layout, node);
         node.power_off()?;
         cgroup::remove(&containers, GONE_WITHIN)
     }
@@ -452,10 +411,7 @@ impl Lab {
     /// Imports an OCI archive into every node that is on; returns the image's name.
     pub fn load_image(&self, archive: &Path) -> Result<String> {
         let name = image::name_in_archive(archive)?;
-        for node in node::all(&self.layout)
-            .into_iter()
-            .filter(|node| node.init().is_some())
-        {
+        for node in node::all(&self.layout).into_iter().filter(|node| node.init().is_some()) {
             self.import(&node, archive)?;
         }
         Ok(name)
@@ -469,10 +425,7 @@ impl Lab {
         let output = import
             .stdin(file)
             .output()
-            .map_err(|source| LabError::Start {
-                program: "nsenter".into(),
-                source,
-            })?;
+            .map_err(|source| LabError::Start { program: "nsenter".into(), source })?;
         if output.status.success() {
             return Ok(());
         }
@@ -511,8 +464,7 @@ fn ready_boots(nodes: &Value) -> BTreeMap<String, String> {
         .iter()
         .filter(|node| {
             node["status"]["conditions"].as_array().is_some_and(|all| {
-                all.iter()
-                    .any(|one| one["type"] == "Ready" && one["status"] == "True")
+                all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
             })
         })
         .filter_map(|node| {
@@ -533,9 +485,7 @@ fn console_file(xml: &str) -> Option<String> {
     };
     let serial = &xml[xml.find("<serial ")?..];
     quoted(serial, "<log file=").or_else(|| {
-        serial
-            .starts_with("<serial type='file'")
-            .then(|| quoted(serial, "<source path="))?
+        serial.starts_with("<serial type='file'").then(|| quoted(serial, "<source path="))?
     })
 }
 

@@ -45,20 +45,16 @@ impl Layout {
     /// another, and a directory of its own).
     pub fn from_env() -> Self {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let cache = var("DISCOVERY_CACHE")
-            .map(PathBuf::from)
-            .unwrap_or_else(|| {
-                var("XDG_CACHE_HOME")
-                    .map(PathBuf::from)
-                    .unwrap_or_else(|| {
-                        PathBuf::from(var("HOME").unwrap_or_else(|| "/root".into())).join(".cache")
-                    })
-                    .join("discovery")
-            });
+        let cache = var("DISCOVERY_CACHE").map(PathBuf::from).unwrap_or_else(|| {
+            var("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .unwrap_or_else(|| {
+                    PathBuf::from(var("HOME").unwrap_or_else(|| "/root".into())).join(".cache")
+                })
+                .join("discovery")
+        });
         Self {
-            dir: var("DISCOVERY_LAB_DIR")
-                .unwrap_or_else(|| "/var/lib/discovery-lab".into())
-                .into(),
+            dir: var("DISCOVERY_LAB_DIR").unwrap_or_else(|| "/var/lib/discovery-lab".into()).into(),
             cache,
             net: var("DISCOVERY_LAB_NET").unwrap_or_else(|| "10.77".into()),
         }
@@ -179,11 +175,7 @@ mod tests {
     use super::*;
 
     fn layout() -> Layout {
-        Layout {
-            dir: "/lab".into(),
-            cache: "/cache".into(),
-            net: "10.77".into(),
-        }
+        Layout { dir: "/lab".into(), cache: "/cache".into(), net: "10.77".into() }
     }
 
     #[test]
@@ -209,10 +201,7 @@ mod tests {
 
     #[test]
     fn link_names_fit_the_kernel() {
-        let wide = Layout {
-            net: "10.255".into(),
-            ..layout()
-        };
+        let wide = Layout { net: "10.255".into(), ..layout() };
         assert!(wide.cable(MAX_NODES).len() <= 15);
     }
 }

@@ -124,10 +124,7 @@ fn obey(verb: Verb) -> Result<()> {
         Verb::Down => lab.down(),
         Verb::Status { json } => status(&lab, json),
         Verb::Env => {
-            println!(
-                "export KUBECONFIG={}",
-                lab.layout().kubeconfig("admin").display()
-            );
+            println!("export KUBECONFIG={}", lab.layout().kubeconfig("admin").display());
             println!("export PATH={}:$PATH", lab.layout().bin().display());
             Ok(())
         }
@@ -168,11 +165,7 @@ fn status(lab: &Lab, json: bool) -> Result<()> {
     };
     println!(
         "control plane: {running}; the API server is {}",
-        if status.api_ready {
-            "ready"
-        } else {
-            "not ready"
-        }
+        if status.api_ready { "ready" } else { "not ready" }
     );
     for node in &status.nodes {
         let power = if node.on { "on" } else { "off" };
@@ -191,10 +184,8 @@ fn status(lab: &Lab, json: bool) -> Result<()> {
 fn console(lab: &Lab, domain: &str, log: bool) -> Result<()> {
     if log {
         let path = lab.console_log(domain)?;
-        let mut file = std::fs::File::open(&path).map_err(|source| LabError::File {
-            path: path.clone(),
-            source,
-        })?;
+        let mut file = std::fs::File::open(&path)
+            .map_err(|source| LabError::File { path: path.clone(), source })?;
         std::io::copy(&mut file, &mut std::io::stdout())
             .map_err(|source| LabError::File { path, source })?;
         return Ok(());

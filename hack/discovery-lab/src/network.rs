@@ -22,10 +22,7 @@ pub fn ensure_bridge(layout: &Layout) -> Result<()> {
     if !exists(&bridge) {
         ip(&format!("link add {bridge} type bridge"))?;
     }
-    ip(&format!(
-        "addr replace {}/24 dev {bridge}",
-        layout.host_ip()
-    ))?;
+    ip(&format!("addr replace {}/24 dev {bridge}", layout.host_ip()))?;
     ip(&format!("link set {bridge} up"))
 }
 
@@ -33,16 +30,10 @@ pub fn ensure_bridge(layout: &Layout) -> Result<()> {
 pub fn ensure_cable(layout: &Layout, index: u8, init: i32) -> Result<()> {
     let (bridge, cable) = (layout.bridge(), layout.cable(index));
     if !exists(&cable) {
-        ip(&format!(
-            "link add {cable} type veth peer name eth0 netns {init}"
-        ))?;
+        ip(&format!("link add {cable} type veth peer name eth0 netns {init}"))?;
     }
     ip(&format!("link set {cable} master {bridge} up"))?;
-    ip(&format!(
-        "route replace {} via {}",
-        layout.pod_range(index),
-        layout.node_ip(index)
-    ))
+    ip(&format!("route replace {} via {}", layout.pod_range(index), layout.node_ip(index)))
 }
 
 /// Removes a node's cable. It goes by itself with the node's namespace, but only some time later.

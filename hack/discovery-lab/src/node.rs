@@ -38,11 +38,7 @@ pub struct Node<'a> {
 impl<'a> Node<'a> {
     /// The node of this name; whether there is one is another question.
     pub fn named(layout: &'a Layout, name: &str) -> Result<Self> {
-        Ok(Self {
-            layout,
-            name: name.to_owned(),
-            index: node_index(name)?,
-        })
+        Ok(Self { layout, name: name.to_owned(), index: node_index(name)? })
     }
 
     /// Whether the lab has this node, on or off.
@@ -66,16 +62,12 @@ impl<'a> Node<'a> {
         if !self.exists() {
             return Err(LabError::NoSuchNode(self.name.clone()));
         }
-        self.init()
-            .ok_or_else(|| LabError::NodeIsOff(self.name.clone()))
+        self.init().ok_or_else(|| LabError::NodeIsOff(self.name.clone()))
     }
 
     /// A path inside the node as the host can open it; valid until the node is switched off.
     pub fn path(&self, inside: &str) -> Result<PathBuf> {
-        Ok(under(
-            &PathBuf::from(format!("/proc/{}/root", self.init_or_off()?)),
-            inside,
-        ))
+        Ok(under(&PathBuf::from(format!("/proc/{}/root", self.init_or_off()?)), inside))
     }
 
     /// The identity of the node's current boot.
@@ -89,19 +81,10 @@ impl<'a> Node<'a> {
         let init = self.init_or_off()?.to_string();
         let mut inside = command(
             "nsenter",
-            [
-                "--target", &init, "--net", "--mount", "--uts", "--pid", "--",
-            ]
-            .iter()
-            .chain(words),
+            ["--target", &init, "--net", "--mount", "--uts", "--pid", "--"].iter().chain(words),
         );
-        inside.env(
-            "PATH",
-            format!(
-                "{}:/usr/sbin:/usr/bin:/sbin:/bin",
-                self.layout.bin().display()
-            ),
-        );
+        inside
+            .env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.layout.bin().display()));
         inside.env_remove(crate::layout::MARK);
         Ok(inside)
     }
@@ -126,10 +109,8 @@ impl<'a> Node<'a> {
         kill_and_wait(&find(self.layout, &self.role()), OFF_WITHIN)?;
         network::remove_cable(self.layout, self.index)?;
         self.prepare()?;
-        let mut unshare = command(
-            "unshare",
-            ["--net", "--mount", "--uts", "--pid", "--fork", "--"],
-        );
+        let mut unshare =
+            command("unshare", ["--net", "--mount", "--uts", "--pid", "--fork", "--"]);
         unshare.arg(program).args(["node-init", &self.name]);
         unshare.env("DISCOVERY_LAB_DIR", &self.layout.dir);
         unshare.env("DISCOVERY_CACHE", &self.layout.cache);
@@ -140,20 +121,11 @@ impl<'a> Node<'a> {
 
     /// Connects the node's cable and waits until the node is arranged and its containerd answers.
     pub fn finish_start(&self) -> Result<()> {
-        let hint = format!(
-            "see {}",
-            self.layout
-                .logs()
-                .join(&self.name)
-                .join("init.log")
-                .display()
-        );
-        wait_for(
-            &format!("{}'s first process", self.name),
-            ARRANGED_WITHIN,
-            &hint,
-            || self.init().is_some(),
-        )?;
+        let hint =
+            format!("see {}", self.layout.logs().join(&self.name).join("init.log").display());
+        wait_for(&format!("{}'s first process", self.name), ARRANGED_WITHIN, &hint, || {
+            self.init().is_some()
+        })?;
         let init = self.init_or_off()?;
         network::ensure_cable(self.layout, self.index, init)?;
         for file in [
@@ -162,27 +134,17 @@ impl<'a> Node<'a> {
             "/run/libvirt/libvirt-sock".into(),
         ] {
             let seen = self.path(&file)?;
-            wait_for(
-                &format!("{file} of {}", self.name),
-                ARRANGED_WITHIN,
-                &hint,
-                || seen.exists(),
-            )?;
+            wait_for(&format!("{file} of {}", self.name), ARRANGED_WITHIN, &hint, || {
+                seen.exists()
+            })?;
         }
         Ok(())
     }
 
     // Directories, configuration and keys: all that is on the node's disk before it is switched on.
     fn prepare(&self) -> Result<()> {
-        let config = NodeConfig {
-            layout: self.layout,
-            name: &self.name,
-            index: self.index,
-        };
-        let (node, disk) = (
-            self.layout.node_dir(&self.name),
-            self.layout.node_disk(&self.name),
-        );
+        let config = NodeConfig { layout: self.layout, name: &self.name, index: self.index };
+        let (node, disk) = (self.layout.node_dir(&self.name), self.layout.node_disk(&self.name));
         for path in DISK_PATHS.into_iter().chain([GUESTS_IN_NODE]) {
             make_host_directory(self.layout, Path::new(path))?;
             fs::create_dir_all(under(&disk, path)).at(&disk)?;
@@ -190,6 +152,9 @@ impl<'a> Node<'a> {
         for directory in [self.layout.logs().join(&self.name), self.layout.guests()] {
             fs::create_dir_all(&directory).at(&directory)?;
         }
+        // Debian's package makes it, and virtlogd does not: guests' consoles are written there.
+        let consoles = under(&disk, "/var/log/libvirt/qemu");
+        fs::create_dir_all(&consoles).at(&consoles)?;
         let uuid_file = "/proc/sys/kernel/random/uuid";
         let fresh = || fs::read_to_string(uuid_file).at(uuid_file);
         let write = |name: &str, text: &str| fs::write(node.join(name), text).at(node.join(name));
@@ -219,9 +184,8 @@ impl<'a> Node<'a> {
             return Err(LabError::NoSuchNode(self.name.clone()));
         }
         let processes = find(self.layout, &self.role());
-        let (init, daemons): (Vec<Found>, Vec<Found>) = processes
-            .into_iter()
-            .partition(|process| process.is_node_init);
+        let (init, daemons): (Vec<Found>, Vec<Found>) =
+            processes.into_iter().partition(|process| process.is_node_init);
         // The first process alone: what it takes with it dies by the kernel's hand, in no order of ours.
         kill_and_wait(&init, OFF_WITHIN)?;
         kill_and_wait(&daemons, OFF_WITHIN)?;

@@ -190,10 +190,7 @@ SystemdCgroup = false
     pub fn kubelet_arguments(&self, config: &Path) -> Vec<String> {
         vec![
             format!("--config={}", config.display()),
-            format!(
-                "--kubeconfig={}",
-                self.layout.kubeconfig(self.name).display()
-            ),
+            format!("--kubeconfig={}", self.layout.kubeconfig(self.name).display()),
             format!("--hostname-override={}", self.name),
             format!("--node-ip={}", self.layout.node_ip(self.index)),
             format!(
@@ -209,26 +206,15 @@ mod tests {
     use super::*;
 
     fn layout() -> Layout {
-        Layout {
-            dir: "/lab".into(),
-            cache: "/cache".into(),
-            net: "10.77".into(),
-        }
+        Layout { dir: "/lab".into(), cache: "/cache".into(), net: "10.77".into() }
     }
 
     #[test]
     fn every_node_knows_every_other_by_name_and_route() {
         let layout = layout();
-        let node = NodeConfig {
-            layout: &layout,
-            name: "n2",
-            index: 2,
-        };
+        let node = NodeConfig { layout: &layout, name: "n2", index: 2 };
         assert!(node.hosts().contains("10.77.0.13 n3\n"));
-        assert!(
-            node.addresses()
-                .contains("route replace 10.77.103.0/24 via 10.77.0.13\n")
-        );
+        assert!(node.addresses().contains("route replace 10.77.103.0/24 via 10.77.0.13\n"));
         assert!(
             !node.addresses().contains("10.77.102.0/24 via"),
             "its own pods are behind its own bridge"
@@ -237,21 +223,8 @@ mod tests {
 
     #[test]
     fn host_uuids_are_uuids_and_differ_between_nodes_and_labs() {
-        let (first, second) = (
-            layout(),
-            Layout {
-                net: "10.78".into(),
-                ..layout()
-            },
-        );
-        let uuid = |layout: &Layout, index| {
-            NodeConfig {
-                layout,
-                name: "n",
-                index,
-            }
-            .host_uuid()
-        };
+        let (first, second) = (layout(), Layout { net: "10.78".into(), ..layout() });
+        let uuid = |layout: &Layout, index| NodeConfig { layout, name: "n", index }.host_uuid();
         assert_eq!(uuid(&first, 1).len(), 36);
         assert_ne!(uuid(&first, 1), uuid(&first, 2));
         assert_ne!(uuid(&first, 1), uuid(&second, 1));
@@ -260,11 +233,7 @@ mod tests {
     #[test]
     fn the_kubelet_is_told_its_zone_and_its_own_key() {
         let layout = layout();
-        let node = NodeConfig {
-            layout: &layout,
-            name: "n3",
-            index: 3,
-        };
+        let node = NodeConfig { layout: &layout, name: "n3", index: 3 };
         let arguments = node.kubelet_arguments(Path::new("/k.json")).join(" ");
         assert!(arguments.contains("topology.kubernetes.io/zone=zone-c"));
         assert!(arguments.contains("--kubeconfig=/lab/n3.kubeconfig"));

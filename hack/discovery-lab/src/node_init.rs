@@ -47,11 +47,7 @@ const BEAT: Duration = Duration::from_millis(50);
 
 /// Arranges the node and runs it; returns only when that fails.
 pub fn run_node(layout: &Layout, name: &str, index: u8) -> Result<()> {
-    let config = NodeConfig {
-        layout,
-        name,
-        index,
-    };
+    let config = NodeConfig { layout, name, index };
     system("set the node's name", sethostname(name.as_bytes()))?;
     arrange_mounts(&config)?;
     connect(&config)?;
@@ -70,10 +66,7 @@ fn arrange_mounts(config: &NodeConfig<'_>) -> Result<()> {
     let node = config.layout.node_dir(config.name);
     let disk = config.layout.node_disk(config.name);
     let all = MountPropagationFlags::REC;
-    system(
-        "make mounts private",
-        mount_change("/", MountPropagationFlags::PRIVATE | all),
-    )?;
+    system("make mounts private", mount_change("/", MountPropagationFlags::PRIVATE | all))?;
     // Links into /run are followed while the host's /run is still to be seen.
     let resolv = fs::canonicalize("/etc/resolv.conf").unwrap_or_else(|_| "/etc/resolv.conf".into());
     for path in DISK_PATHS {
@@ -81,16 +74,10 @@ fn arrange_mounts(config: &NodeConfig<'_>) -> Result<()> {
     }
     bind(&config.layout.guests(), Path::new(GUESTS_IN_NODE))?;
     let read_only = MountFlags::BIND | MountFlags::RDONLY;
-    system(
-        "make the guests' images read only",
-        mount_remount(GUESTS_IN_NODE, read_only, c""),
-    )?;
+    system("make the guests' images read only", mount_remount(GUESTS_IN_NODE, read_only, c""))?;
 
     let plain = MountFlags::NOSUID | MountFlags::NODEV;
-    system(
-        "mount /run",
-        mount("tmpfs", "/run", "tmpfs", plain, c"mode=0755"),
-    )?;
+    system("mount /run", mount("tmpfs", "/run", "tmpfs", plain, c"mode=0755"))?;
     for directory in [CONTROL, "/run/lock", "/run/libvirt", "/run/containerd"] {
         fs::create_dir_all(directory).at(directory)?;
     }
@@ -100,40 +87,24 @@ fn arrange_mounts(config: &NodeConfig<'_>) -> Result<()> {
         bind_file(&node.join("machine-id"), Path::new("/etc/machine-id"))?;
     }
     arrange_sys(&node)?;
-    system(
-        "mount /proc",
-        mount("proc", "/proc", "proc", plain | MountFlags::NOEXEC, None),
-    )?;
-    bind_file(
-        &node.join("boot_id"),
-        Path::new("/proc/sys/kernel/random/boot_id"),
-    )?;
+    system("mount /proc", mount("proc", "/proc", "proc", plain | MountFlags::NOEXEC, None))?;
+    bind_file(&node.join("boot_id"), Path::new("/proc/sys/kernel/random/boot_id"))?;
     // The kubelet hands mounts on to its pods.
-    system(
-        "make mounts shared",
-        mount_change("/", MountPropagationFlags::SHARED | all),
-    )
+    system("make mounts shared", mount_change("/", MountPropagationFlags::SHARED | all))
 }
 
 // The node's /sys shows its own network devices, and the host's cgroups as they are: libvirt looks for both.
 fn arrange_sys(node: &Path) -> Result<()> {
     let aside = node.join("cgroup");
     fs::create_dir_all(&aside).at(&aside)?;
-    system(
-        "keep the cgroups",
-        mount_bind_recursive("/sys/fs/cgroup", &aside),
-    )?;
+    system("keep the cgroups", mount_bind_recursive("/sys/fs/cgroup", &aside))?;
+    // Covering the old tree would not hide it: libvirt reads the list of mounts.
+    system("leave the host's /sys", unmount("/sys", UnmountFlags::DETACH))?;
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     system("mount /sys", mount("sysfs", "/sys", "sysfs", plain, None))?;
-    system(
-        "bring the cgroups back",
-        mount_move(&aside, "/sys/fs/cgroup"),
-    )?;
+    system("bring the cgroups back", mount_move(&aside, "/sys/fs/cgroup"))?;
     let mounts = fs::read_to_string("/proc/self/mounts").at("/proc/self/mounts")?;
-    if mounts
-        .lines()
-        .any(|line| line.contains(" /sys/fs/cgroup/unified cgroup2 "))
-    {
+    if mounts.lines().any(|line| line.contains(" /sys/fs/cgroup/unified cgroup2 ")) {
         // A hybrid tree confuses libvirt's LXC driver, which then looks for its controllers in the wrong half.
         system(
             "hide the second cgroup tree",
@@ -161,17 +132,11 @@ fn bind_file(source: &Path, target: &Path) -> Result<()> {
 }
 
 fn connect(config: &NodeConfig<'_>) -> Result<()> {
-    wait_for(
-        "the node's cable",
-        CABLE_WITHIN,
-        "`up` was interrupted: repeat it",
-        || Path::new("/sys/class/net/eth0").exists(),
-    )?;
+    wait_for("the node's cable", CABLE_WITHIN, "`up` was interrupted: repeat it", || {
+        Path::new("/sys/class/net/eth0").exists()
+    })?;
     let addresses = config.layout.node_dir(config.name).join("addresses");
-    run(&mut command(
-        "ip",
-        ["-batch".as_ref(), addresses.as_os_str()],
-    ))?;
+    run(&mut command("ip", ["-batch".as_ref(), addresses.as_os_str()]))?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").at("/proc/sys/net/ipv4/ip_forward")
 }
 
@@ -251,11 +216,7 @@ impl Service {
 
     fn start(&mut self, layout: &Layout, node: &str) -> Result<()> {
         let log = layout.logs().join(node).join(format!("{}.log", self.name));
-        let out = File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .at(&log)?;
+        let out = File::options().create(true).append(true).open(&log).at(&log)?;
         let err = out.try_clone().at(&log)?;
         let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", layout.bin().display());
         let child = Command::new(&self.program)
@@ -275,11 +236,7 @@ impl Service {
                 fs::write(&file, child.id().to_string()).at(&file)
             }
             Err(error) => {
-                eprintln!(
-                    "{}: cannot start {}: {error}",
-                    self.name,
-                    self.program.display()
-                );
+                eprintln!("{}: cannot start {}: {error}", self.name, self.program.display());
                 Ok(())
             }
         }
@@ -289,10 +246,7 @@ impl Service {
 // Guests, containers' shims and whatever else lost its parent comes to us: all are reaped here.
 fn reap(services: &mut [Service]) -> Result<()> {
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-        for service in services
-            .iter_mut()
-            .filter(|service| service.running == Some(pid))
-        {
+        for service in services.iter_mut().filter(|service| service.running == Some(pid)) {
             service.running = None;
             eprintln!("{} ended: {status:?}", service.name);
             let file = format!("{CONTROL}/{}.pid", service.name);

@@ -37,12 +37,7 @@ impl Subject {
 
     /// A node's kubelet: client of the API server, and itself a server.
     pub fn kubelet(node: &str, ip: &str) -> Self {
-        Self::new(
-            node,
-            &format!("system:node:{node}"),
-            Some("system:nodes"),
-            &[node, ip],
-        )
+        Self::new(node, &format!("system:node:{node}"), Some("system:nodes"), &[node, ip])
     }
 }
 
@@ -67,12 +62,7 @@ pub fn control_plane(layout: &Layout) -> Vec<Subject> {
             &[],
         ),
         Subject::new("admin", "admin", Some("system:masters"), &[]),
-        Subject::new(
-            "controller-manager",
-            "system:kube-controller-manager",
-            None,
-            &[&host],
-        ),
+        Subject::new("controller-manager", "system:kube-controller-manager", None, &[&host]),
         Subject::new("scheduler", "system:kube-scheduler", None, &[&host]),
         Subject::new("kube-proxy", "system:kube-proxy", None, &[]),
     ]
@@ -104,15 +94,10 @@ pub fn ensure_certificate(dir: &Path, subject: &Subject) -> Result<()> {
     let mut params = CertificateParams::new(subject.names.clone())?;
     params.distinguished_name = name(&subject.user, subject.group.as_deref());
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ClientAuth,
-        ExtendedKeyUsagePurpose::ServerAuth,
-    ];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     let key = KeyPair::generate()?;
-    write_secret(
-        &dir.join(format!("{}.key", subject.file)),
-        &key.serialize_pem(),
-    )?;
+    write_secret(&dir.join(format!("{}.key", subject.file)), &key.serialize_pem())?;
     write_secret(&certificate_file, &params.signed_by(&key, &issuer)?.pem())
 }
 
@@ -160,10 +145,7 @@ mod tests {
         let first = fs::read_to_string(dir.join("n1.crt")).expect("it was made");
         ensure_authority(&dir).expect("it is there");
         ensure_certificate(&dir, &subject).expect("it is there");
-        assert_eq!(
-            first,
-            fs::read_to_string(dir.join("n1.crt")).expect("it was made")
-        );
+        assert_eq!(first, fs::read_to_string(dir.join("n1.crt")).expect("it was made"));
         let file = |name: &str| dir.join(name).display().to_string();
         process::run(&mut process::command(
             "openssl",

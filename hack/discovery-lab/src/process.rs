@@ -61,10 +61,7 @@ pub fn find_all(layout: &Layout) -> Vec<Found> {
 
 /// The processes of one role.
 pub fn find(layout: &Layout, role: &str) -> Vec<Found> {
-    find_all(layout)
-        .into_iter()
-        .filter(|process| process.role == role)
-        .collect()
+    find_all(layout).into_iter().filter(|process| process.role == role).collect()
 }
 
 fn role_in(environment: &[u8], prefix: &str) -> Option<String> {
@@ -76,9 +73,7 @@ fn role_in(environment: &[u8], prefix: &str) -> Option<String> {
 }
 
 fn is_zombie(status: &str) -> bool {
-    status
-        .lines()
-        .any(|line| line.starts_with("State:") && line.contains('Z'))
+    status.lines().any(|line| line.starts_with("State:") && line.contains('Z'))
 }
 
 // `NSpid:` lists the process's numbers from the reader's namespace inwards.
@@ -158,11 +153,7 @@ pub fn start_daemon(
     if let Some(parent) = log.parent() {
         fs::create_dir_all(parent).at(parent)?;
     }
-    let out = File::options()
-        .create(true)
-        .append(true)
-        .open(log)
-        .at(log)?;
+    let out = File::options().create(true).append(true).open(log).at(log)?;
     let err = out.try_clone().at(log)?;
     let program = command.get_program().to_string_lossy().into_owned();
     command
@@ -191,13 +182,10 @@ pub fn run(command: &mut Command) -> Result<String> {
 
 /// Runs a command to its end, whatever that is.
 pub fn output(command: &mut Command) -> Result<Output> {
-    command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| LabError::Start {
-            program: command.get_program().to_string_lossy().into_owned(),
-            source,
-        })
+    command.stdin(Stdio::null()).output().map_err(|source| LabError::Start {
+        program: command.get_program().to_string_lossy().into_owned(),
+        source,
+    })
 }
 
 /// A command from its words.
@@ -221,11 +209,7 @@ fn shown(command: &Command) -> String {
 // The last kilobyte says why; the rest is in the program's own log.
 fn tail(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    let start = text
-        .char_indices()
-        .rev()
-        .nth(1023)
-        .map_or(0, |(index, _)| index);
+    let start = text.char_indices().rev().nth(1023).map_or(0, |(index, _)| index);
     text[start..].trim().to_owned()
 }
 
@@ -236,10 +220,7 @@ mod tests {
     #[test]
     fn a_role_is_read_from_the_mark_of_this_lab_only() {
         let environment = b"PATH=/bin\0DISCOVERY_LAB_PROCESS=/lab node/n1\0A=b\0";
-        assert_eq!(
-            role_in(environment, "DISCOVERY_LAB_PROCESS=/lab ").as_deref(),
-            Some("node/n1")
-        );
+        assert_eq!(role_in(environment, "DISCOVERY_LAB_PROCESS=/lab ").as_deref(), Some("node/n1"));
         assert_eq!(role_in(environment, "DISCOVERY_LAB_PROCESS=/lab2 "), None);
         assert_eq!(role_in(environment, "DISCOVERY_LAB_PROCESS=/la "), None);
     }
@@ -261,18 +242,10 @@ mod tests {
     #[test]
     fn a_started_process_is_found_by_its_mark_and_killed() {
         let dir = std::env::temp_dir().join(format!("discovery-lab-test-{}", std::process::id()));
-        let layout = Layout {
-            dir: dir.clone(),
-            cache: dir.clone(),
-            net: "10.250".into(),
-        };
-        let mut child = start_daemon(
-            &layout,
-            "sleeper",
-            command("sleep", ["600"]),
-            &dir.join("log"),
-        )
-        .expect("sleep is on every system");
+        let layout = Layout { dir: dir.clone(), cache: dir.clone(), net: "10.250".into() };
+        let mut child =
+            start_daemon(&layout, "sleeper", command("sleep", ["600"]), &dir.join("log"))
+                .expect("sleep is on every system");
         let found = find(&layout, "sleeper");
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].pid as u32, child.id());

@@ -19,12 +19,10 @@ const ROLLED_OUT_WITHIN: Duration = Duration::from_secs(180);
 impl Lab {
     /// The product's source tree: `DISCOVERY_REPO`, or where this program was built.
     pub fn source_tree() -> PathBuf {
-        std::env::var_os("DISCOVERY_REPO")
-            .map(PathBuf::from)
-            .unwrap_or_else(|| {
-                let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-                own.ancestors().nth(2).unwrap_or(own).to_owned()
-            })
+        std::env::var_os("DISCOVERY_REPO").map(PathBuf::from).unwrap_or_else(|| {
+            let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+            own.ancestors().nth(2).unwrap_or(own).to_owned()
+        })
     }
 
     /// Builds the agent's image and gives it to every node; returns its name.
@@ -51,10 +49,8 @@ impl Lab {
             &wait,
         ])?;
         let (repository, tag) = split_image(&image)?;
-        let (repository, tag) = (
-            format!("image.repository={repository}"),
-            format!("image.tag={tag}"),
-        );
+        let (repository, tag) =
+            (format!("image.repository={repository}"), format!("image.tag={tag}"));
         let product = chart("discovery");
         let words = [
             "upgrade",
@@ -99,13 +95,12 @@ impl Lab {
 }
 
 fn split_image(image: &str) -> Result<(&str, &str)> {
-    image
-        .rsplit_once(':')
-        .filter(|(_, tag)| !tag.contains('/'))
-        .ok_or_else(|| LabError::Unexpected {
+    image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).ok_or_else(|| {
+        LabError::Unexpected {
             what: "the name of the agent's image".into(),
             detail: format!("{image:?} has no tag"),
-        })
+        }
+    })
 }
 
 #[cfg(test)]
