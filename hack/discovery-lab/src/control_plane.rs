@@ -15,8 +15,8 @@ use crate::{
 
 /// The API server is up 3 s after etcd on two idle cores; builds beside it make that much longer.
 const API_WITHIN: Duration = Duration::from_secs(120);
-/// An API server that has open watches may take its time to end; then it is killed.
-const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// An API server with open watches waits for them for a minute: after this it is killed, as an outage would.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// The roles of the control plane's processes, in the order of their start.
 pub const ROLES: [&str; 4] =

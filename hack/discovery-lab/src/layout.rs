@@ -53,9 +53,12 @@ impl Layout {
                 })
                 .join("discovery")
         });
+        let dir = var("DISCOVERY_LAB_DIR").unwrap_or_else(|| "/var/lib/discovery-lab".into());
+        // Nodes and daemons start elsewhere: no path may depend on where the user stands.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         Self {
-            dir: var("DISCOVERY_LAB_DIR").unwrap_or_else(|| "/var/lib/discovery-lab".into()).into(),
-            cache,
+            dir: absolute(dir.into()),
+            cache: absolute(cache),
             net: var("DISCOVERY_LAB_NET").unwrap_or_else(|| "10.77".into()),
         }
     }
@@ -103,6 +106,34 @@ impl Layout {
     /// A node's own files, made by the lab.
     pub fn node_dir(&self, node: &str) -> PathBuf {
         self.dir.join("nodes").join(node)
+    }
+
+    /// All that the lab writes into its directory, except the logs and the lock. `down` removes these and
+    /// nothing else, since the directory may be one that holds other things.
+    pub fn state(&self) -> Vec<PathBuf> {
+        let mut state: Vec<PathBuf> = [
+            "nodes",
+            "pki",
+            "etcd",
+            "audit-policy.json",
+            "busybox.tar",
+            "discovery-lab",
+            "made-directories",
+        ]
+        .into_iter()
+        .map(|name| self.dir.join(name))
+        .collect();
+        let users = [
+            "admin",
+            "controller-manager",
+            "scheduler",
+            "kube-proxy",
+            "kube-apiserver",
+            "kubelet-client",
+        ];
+        state.extend(users.into_iter().map(|user| self.kubeconfig(user)));
+        state.extend((1..=MAX_NODES).map(|index| self.kubeconfig(&format!("n{index}"))));
+        state
     }
 
     /// The bridge's name, 15 bytes at most as the kernel wants.

@@ -5,6 +5,7 @@
 //!                  ├─> node            a node from outside: power, commands inside
 //!                  │     └─> node_init a node from inside: mounts, addresses, daemons   (a process)
 //!                  ├─> files           the guests' images by HTTP                      (a process)
+//!                  ├─> view            status and consoles
 //!                  ├─> product         the charts and the agent's image
 //!                  └─> network, pki, kubeconfig, image, cgroup, process
 //!   layout: names, addresses, paths, used by all
@@ -28,10 +29,12 @@ pub mod node_init;
 mod pki;
 mod process;
 mod product;
+mod view;
 
 pub use error::{LabError, Result};
 pub use image::{PAUSE_IMAGE, digest};
-pub use lab::{Lab, NodeStatus, Status};
+pub use lab::Lab;
 pub use layout::{GUESTS_IN_NODE, Layout, MAX_NODES, node_index};
 pub use node::Node;
 pub use process::wait_for;
+pub use view::{NodeStatus, Status};

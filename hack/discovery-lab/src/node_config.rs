@@ -161,8 +161,6 @@ SystemdCgroup = false
             "localStorageCapacityIsolation": true,
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
             "imageGCHighThresholdPercent": 100,
-            // A lab is watched by people and tests: a dead node is to show soon.
-            "nodeStatusUpdateFrequency": "5s",
             "shutdownGracePeriod": "0s",
             "makeIPTablesUtilChains": false,
             "logging": {"verbosity": 1},
