@@ -118,14 +118,19 @@ fn api_arguments(layout: &Layout) -> Vec<String> {
     ]
 }
 
-// One line for each finished write, and for each watch when it starts; leases would be most of it.
+// One line for each finished write, and for each watch when it starts; the kubelets' leases would be
+// most of it.
 fn audit_policy() -> serde_json::Value {
     json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [
-            {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
+            {
+                "level": "None",
+                "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}],
+                "namespaces": ["kube-node-lease", "kube-system"],
+            },
             {"level": "Metadata", "verbs": ["create", "update", "patch", "delete", "deletecollection"]},
             {"level": "Metadata", "verbs": ["watch"], "resources": [{"group": "discovery.beyondtheclouds.io"}]},
             {"level": "None"},
@@ -205,10 +210,11 @@ mod tests {
     }
 
     #[test]
-    fn leases_are_not_audited_but_all_other_writes_are() {
+    fn kubelets_leases_are_not_audited_but_all_other_writes_are() {
         let policy = audit_policy();
         assert_eq!(policy["rules"][0]["level"], "None");
         assert_eq!(policy["rules"][0]["resources"][0]["resources"][0], "leases");
+        assert_eq!(policy["rules"][0]["namespaces"][0], "kube-node-lease");
         assert!(policy["rules"][1].get("resources").is_none());
     }
 }

@@ -5,7 +5,7 @@
 //!                  ├─> node            a node from outside: power, commands inside
 //!                  │     └─> node_init a node from inside: mounts, addresses, daemons   (a process)
 //!                  ├─> files           the guests' images by HTTP                      (a process)
-//!                  ├─> view            status and consoles
+//!                  ├─> view, audit     status and consoles; what the API server was asked
 //!                  ├─> product         the charts and the agent's image
 //!                  └─> network, pki, kubeconfig, image, cgroup, process
 //!   layout: names, addresses, paths, used by all
@@ -14,6 +14,7 @@
 //! The lab keeps no list of what it has started: its processes carry a mark, a node is a pid namespace, and
 //! the rest follows from names. So `down` works after a crash at any moment.
 
+mod audit;
 mod cgroup;
 mod control_plane;
 mod error;
@@ -31,6 +32,7 @@ mod process;
 mod product;
 mod view;
 
+pub use audit::Request;
 pub use error::{LabError, Result};
 pub use image::{PAUSE_IMAGE, digest};
 pub use lab::Lab;
