@@ -39,7 +39,12 @@ pub struct Lab {
 impl Lab {
     /// The lab that the environment names (see [`Layout::from_env`]), up or not.
     pub fn open() -> Self {
-        Self { layout: Layout::from_env(), progress: None }
+        Self::at(Layout::from_env())
+    }
+
+    /// The lab of this layout, up or not.
+    pub fn at(layout: Layout) -> Self {
+        Self { layout, progress: None }
     }
 
     /// The same, telling on standard error what it does and when.

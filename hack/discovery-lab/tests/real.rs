@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use discovery_lab::{Layout, wait_for};
+use discovery_lab::{GUESTS_IN_NODE, Lab, Layout, wait_for};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Nothing here takes longer, even beside a build.
@@ -29,6 +29,10 @@ impl Real {
         let real = Self { layout, _alone: alone };
         real.must(&["down"]);
         real
+    }
+
+    fn lab(&self) -> Lab {
+        Lab::at(self.layout.clone())
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -147,10 +151,59 @@ fn the_api_server_and_libvirtd_stop_and_start_alone() {
     lab.must(&["api", "start"]);
     assert_eq!(lab.ready_nodes(), ["n1"]);
 
+    let (api, creates) = (lab.lab(), |all: &[discovery_lab::Request]| {
+        let ours = |one: &&discovery_lab::Request| one.user == "admin" && one.verb == "create";
+        all.iter()
+            .filter(ours)
+            .map(|one| format!("{} {} {}", one.resource, one.name, one.code))
+            .collect::<Vec<_>>()
+    });
+    api.kubectl(&["create", "namespace", "audited"]).expect("the API server is back");
+    assert_eq!(creates(&api.audit().expect("the log is there")), ["namespaces audited 201"]);
+
     lab.must(&["libvirtd", "stop", "n1"]);
     assert!(!lab.run(&virsh).status.success());
     lab.must(&["libvirtd", "start", "n1"]);
     assert!(lab.run(&virsh).status.success());
+}
+
+#[test]
+fn a_guest_says_hello_finds_its_disk_and_obeys_the_power_button() {
+    let real = Real::new();
+    real.must(&["up", "--nodes", "1"]);
+    let lab = real.lab();
+    let node = lab.node("n1").expect("it is up");
+    lab.exec(
+        "n1",
+        &["cp", &format!("{GUESTS_IN_NODE}/disk.qcow2"), "/var/lib/discovery/disk.qcow2"],
+    )
+    .expect("hack/guest has made the images");
+    let xml = format!(
+        "<domain type='qemu'><name>guest</name><memory unit='MiB'>96</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64' machine='q35'>hvm</type><kernel>{GUESTS_IN_NODE}/vmlinuz</kernel>\
+         <initrd>{GUESTS_IN_NODE}/initrd.img</initrd><cmdline>console=ttyS0 quiet name=tester</cmdline></os>\
+         <features><acpi/></features><devices><disk type='file' device='disk'><driver name='qemu' type='qcow2'/>\
+         <source file='/var/lib/discovery/disk.qcow2'/><target dev='vda' bus='virtio'/></disk>\
+         <serial type='pty'><log file='/var/log/libvirt/qemu/guest.console'/></serial></devices></domain>"
+    );
+    let file = node.path("/run/guest.xml").expect("it is on");
+    fs::write(file, xml).expect("the node's /run");
+    node.virsh(&["create", "/run/guest.xml"]).expect("a sound domain");
+
+    let console = lab.console_log("guest").expect("its XML names the file");
+    let says = |what: &str| {
+        wait_for(what, SOON, "the guest is silent", || {
+            fs::read(&console).is_ok_and(|text| String::from_utf8_lossy(&text).contains(what))
+        })
+        .unwrap_or_else(|error| {
+            panic!("{error}: {}", fs::read_to_string(&console).unwrap_or_default())
+        });
+    };
+    says("hello from tester");
+    says("disk vda says: hello from the data disk; boot 1");
+    says("tester ticks at 5 s");
+    node.virsh(&["shutdown", "guest"]).expect("it runs");
+    says("tester powers off: power button");
 }
 
 #[test]
