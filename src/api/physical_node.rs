@@ -28,18 +28,41 @@ pub const DEFAULT_CPU_PERCENT: u32 = 400;
            Deleting it revokes its agent's identity: peers then refuse that agent until it is made again.",
     selectable = ".spec.schedulable",
     selectable = ".spec.site",
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Schedulable", type_ = "string",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Schedulable",
+        type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Schedulable\")].status",
-        description = "Whether new VMs may be placed on it"),
+        description = "Whether new VMs may be placed on it"
+    ),
     printcolumn(name = "VMs", type_ = "integer", json_path = ".status.vms"),
-    printcolumn(name = "CPU", type_ = "string", json_path = ".status.usage.cpus",
-        description = "Virtual processors in use, of those allocatable"),
-    printcolumn(name = "Memory", type_ = "string", json_path = ".status.usage.memory",
-        description = "Memory in use, of that allocatable"),
+    printcolumn(
+        name = "CPU",
+        type_ = "string",
+        json_path = ".status.usage.cpus",
+        description = "Virtual processors in use, of those allocatable"
+    ),
+    printcolumn(
+        name = "Memory",
+        type_ = "string",
+        json_path = ".status.usage.memory",
+        description = "Memory in use, of that allocatable"
+    ),
     printcolumn(name = "Site", type_ = "string", json_path = ".spec.site"),
-    printcolumn(name = "Acceleration", type_ = "string", json_path = ".status.acceleration.kind"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Acceleration",
+        type_ = "string",
+        json_path = ".status.acceleration.kind"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     printcolumn = r#"{"name":"Peers","type":"integer","jsonPath":".status.peers","priority":1}"#,
     printcolumn = r#"{"name":"Gateway","type":"boolean","jsonPath":".status.gateway","priority":1}"#,
     printcolumn = r#"{"name":"Hypervisor","type":"string","jsonPath":".status.hypervisor","priority":1}"#,
@@ -63,7 +86,10 @@ pub struct PhysicalNodeSpec {
     /// Place that the node is at, to read and to select by: at most 63 letters, digits, `-`, `_` and `.`.
     /// Example: `lyon`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+    )]
     pub site: Option<String>,
 }
 
@@ -101,7 +127,10 @@ pub struct Reserved {
 
 impl Default for Reserved {
     fn default() -> Self {
-        Self { cpus: no_cpus(), memory: host_memory() }
+        Self {
+            cpus: no_cpus(),
+            memory: host_memory(),
+        }
     }
 }
 
@@ -126,7 +155,9 @@ pub struct Overcommit {
 
 impl Default for Overcommit {
     fn default() -> Self {
-        Self { cpu_percent: DEFAULT_CPU_PERCENT }
+        Self {
+            cpu_percent: DEFAULT_CPU_PERCENT,
+        }
     }
 }
 

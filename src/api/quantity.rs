@@ -43,7 +43,11 @@ pub fn from_bytes(bytes: u64) -> Quantity {
     const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     let step = (bytes.trailing_zeros() / 10).min(6);
     let step = if bytes == 0 { 0 } else { step };
-    Quantity(format!("{}{}", bytes >> (step * 10), SUFFIXES[step as usize]))
+    Quantity(format!(
+        "{}{}",
+        bytes >> (step * 10),
+        SUFFIXES[step as usize]
+    ))
 }
 
 /// Thousandths as people write them: `2`, `1500m`.
@@ -74,11 +78,15 @@ fn whole(quantity: &Quantity, scale: i32) -> Result<u64, QuantityError> {
         return Err(malformed());
     }
     let range = || QuantityError::OutOfRange(text.to_owned());
-    let digits: u128 = format!("0{integer}{fraction}").parse().map_err(|_| range())?;
+    let digits: u128 = format!("0{integer}{fraction}")
+        .parse()
+        .map_err(|_| range())?;
     let scaled = digits.checked_mul(1_u128 << binary).ok_or_else(range)?;
     let fraction_digits = i32::try_from(fraction.len()).map_err(|_| range())?;
     let exponent = decimal + scale - fraction_digits;
-    let power = 10_u128.checked_pow(exponent.unsigned_abs()).ok_or_else(range)?;
+    let power = 10_u128
+        .checked_pow(exponent.unsigned_abs())
+        .ok_or_else(range)?;
     let value = if exponent >= 0 {
         scaled.checked_mul(power).ok_or_else(range)?
     } else if scaled.is_multiple_of(power) {
@@ -139,7 +147,6 @@ pub(super) fn reserved_memory_schema(_: &mut SchemaGenerator) -> Schema {
 /// Schema of a quantity that an agent reports.
 pub(super) fn reported_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "x-kubernetes-int-or-string": true,
         "maxLength": 32,
     })
@@ -147,14 +154,19 @@ pub(super) fn reported_schema(_: &mut SchemaGenerator) -> Schema {
 
 /// A quantity between two others, both included. `maxLength` bounds the cost of its rule.
 fn bounded(least: &str, most: &str, integer: bool) -> Schema {
-    let whole = if integer { " && quantity(string(self)).isInteger()" } else { "" };
+    // isInteger() will not do: it says no to 1.5Gi. Below 2^53 a double holds every whole number.
+    let whole = if integer {
+        " && double(int(quantity(string(self)).asApproximateFloat())) == \
+         quantity(string(self)).asApproximateFloat()"
+    } else {
+        ""
+    };
     let rule = format!(
         "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('{least}')) >= 0 \
          && quantity(string(self)).compareTo(quantity('{most}')) <= 0{whole}"
     );
     let unit = if integer { ", in whole bytes" } else { "" };
     json_schema!({
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "x-kubernetes-int-or-string": true,
         "maxLength": 32,
         "x-kubernetes-validations": [json!({
@@ -197,14 +209,36 @@ mod tests {
 
     #[test]
     fn what_is_no_whole_number_of_bytes_is_refused_by_name() {
-        for text in ["", "Mi", "1Mb", "1 Mi", "x", "1.2.3", "1e", "1e99999999999", "1e31"] {
-            assert!(matches!(bytes(&quantity(text)), Err(QuantityError::Malformed(_))), "{text}");
+        for text in [
+            "",
+            "Mi",
+            "1Mb",
+            "1 Mi",
+            "x",
+            "1.2.3",
+            "1e",
+            "1e99999999999",
+            "1e31",
+        ] {
+            assert!(
+                matches!(bytes(&quantity(text)), Err(QuantityError::Malformed(_))),
+                "{text}"
+            );
         }
         for text in ["-1", "-1Gi", "16Ei", "1e30", "99999999999999999999"] {
-            assert!(matches!(bytes(&quantity(text)), Err(QuantityError::OutOfRange(_))), "{text}");
+            assert!(
+                matches!(bytes(&quantity(text)), Err(QuantityError::OutOfRange(_))),
+                "{text}"
+            );
         }
-        assert!(matches!(bytes(&quantity("500m")), Err(QuantityError::Fraction(_))));
-        assert!(matches!(bytes(&quantity("1.5")), Err(QuantityError::Fraction(_))));
+        assert!(matches!(
+            bytes(&quantity("500m")),
+            Err(QuantityError::Fraction(_))
+        ));
+        assert!(matches!(
+            bytes(&quantity("1.5")),
+            Err(QuantityError::Fraction(_))
+        ));
     }
 
     #[test]
