@@ -40,10 +40,7 @@ fn every_field_is_explained() {
         let schema = &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         let mut silent = Vec::new();
         undescribed(schema, &mut crd.spec.names.kind.clone(), &mut silent);
-        assert!(
-            silent.is_empty(),
-            "kubectl explain has nothing to say about {silent:?}"
-        );
+        assert!(silent.is_empty(), "kubectl explain has nothing to say about {silent:?}");
     }
 }
 
@@ -58,10 +55,7 @@ fn undescribed(schema: &serde_json::Value, path: &mut String, silent: &mut Vec<S
         let length = path.len();
         path.push('.');
         path.push_str(name);
-        if property["description"]
-            .as_str()
-            .is_none_or(|text| text.len() < 10)
-        {
+        if property["description"].as_str().is_none_or(|text| text.len() < 10) {
             silent.push(path.clone());
         }
         undescribed(property, path, silent);

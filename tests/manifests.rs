@@ -35,10 +35,7 @@ impl Cluster {
             );
         };
         let namespace = format!("manifests-{purpose}-{}", std::process::id());
-        let cluster = Self {
-            kubeconfig: kubeconfig.into(),
-            namespace,
-        };
+        let cluster = Self { kubeconfig: kubeconfig.into(), namespace };
         cluster.must(&["create", "namespace", &cluster.namespace], "");
         cluster
     }
@@ -54,20 +51,14 @@ impl Cluster {
             .spawn()
             .expect("kubectl is in the path");
         let mut stdin = child.stdin.take().expect("stdin is piped");
-        stdin
-            .write_all(input.as_bytes())
-            .expect("kubectl reads its input");
+        stdin.write_all(input.as_bytes()).expect("kubectl reads its input");
         drop(stdin);
         child.wait_with_output().expect("kubectl ends")
     }
 
     fn must(&self, arguments: &[&str], input: &str) -> String {
         let output = self.kubectl(arguments, input);
-        assert!(
-            output.status.success(),
-            "kubectl {arguments:?}: {}",
-            text(&output.stderr)
-        );
+        assert!(output.status.success(), "kubectl {arguments:?}: {}", text(&output.stderr));
         text(&output.stdout)
     }
 
@@ -95,10 +86,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.kubectl(
-            &["delete", "namespace", &self.namespace, "--wait=false"],
-            "",
-        );
+        self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"], "");
     }
 }
 
@@ -115,10 +103,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join(folder)).expect("the folder is there");
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.expect("the folder can be read").path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "yaml")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
     files.sort();
     assert!(!files.is_empty(), "{folder} holds no manifest");
@@ -128,19 +113,13 @@ fn files(folder: &str) -> Vec<PathBuf> {
 /// The documents of a file that declare something.
 fn documents(path: &Path) -> Vec<Manifest> {
     let content = fs::read_to_string(path).expect("the manifest can be read");
-    let file = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     content
         .split("---\n")
         .filter(|document| document.contains("\nkind:"))
         .map(|document| {
             let comments = document.lines().filter_map(|line| line.strip_prefix("# "));
-            let refused = comments
-                .clone()
-                .filter_map(|line| line.strip_prefix("refused: "));
+            let refused = comments.clone().filter_map(|line| line.strip_prefix("refused: "));
             Manifest {
                 title: format!("{file}: {}", comments.clone().next().unwrap_or_default()),
                 refused: refused.map(ToOwned::to_owned).collect(),
@@ -176,22 +155,12 @@ fn good_manifests_and_the_examples_are_accepted_without_a_warning() {
 #[test]
 fn every_bad_manifest_is_refused_with_the_field_and_the_reason() {
     let cluster = Cluster::new("bad");
-    let manifests: Vec<Manifest> = files("tests/manifests/bad")
-        .iter()
-        .flat_map(|path| documents(path))
-        .collect();
-    assert!(
-        manifests.len() >= 25,
-        "the table has shrunk to {}",
-        manifests.len()
-    );
+    let manifests: Vec<Manifest> =
+        files("tests/manifests/bad").iter().flat_map(|path| documents(path)).collect();
+    assert!(manifests.len() >= 25, "the table has shrunk to {}", manifests.len());
     let mut complaints = Vec::new();
     for manifest in &manifests {
-        assert!(
-            !manifest.refused.is_empty(),
-            "{} does not say what is refused",
-            manifest.title
-        );
+        assert!(!manifest.refused.is_empty(), "{} does not say what is refused", manifest.title);
         if let Some(complaint) = cluster.complaint("apply", manifest) {
             complaints.push(format!("{}: {complaint}", manifest.title));
         }
@@ -203,15 +172,9 @@ fn every_bad_manifest_is_refused_with_the_field_and_the_reason() {
 /// As large as the bounds allow, with 8 constraints of each of two sorts. The sorts bind one half of the
 /// members each, or both all, so that no rule finds its answer early.
 fn largest(first: &str, second: &str) -> String {
-    let members: Vec<String> = (0..32)
-        .map(|i| format!("m{i:02}{}", "x".repeat(29)))
-        .collect();
-    let disks: Vec<String> = (0..16)
-        .map(|i| format!("{{name: d{i:02}, size: 1Gi}}"))
-        .collect();
-    let names: Vec<String> = (0..32)
-        .map(|i| format!("node{i:03}{}", "x".repeat(50)))
-        .collect();
+    let members: Vec<String> = (0..32).map(|i| format!("m{i:02}{}", "x".repeat(29))).collect();
+    let disks: Vec<String> = (0..16).map(|i| format!("{{name: d{i:02}, size: 1Gi}}")).collect();
+    let names: Vec<String> = (0..32).map(|i| format!("node{i:03}{}", "x".repeat(50))).collect();
     let list = |items: &[String]| format!("[{}]", items.join(", "));
     let mut yaml = String::from(
         "apiVersion: discovery.beyondtheclouds.io/v1alpha1\nkind: VirtualEnvironment\n\
@@ -225,10 +188,7 @@ fn largest(first: &str, second: &str) -> String {
         ));
     }
     yaml.push_str("  placement:\n");
-    for constraint in [first, second]
-        .iter()
-        .flat_map(|sort| std::iter::repeat_n(sort, 8))
-    {
+    for constraint in [first, second].iter().flat_map(|sort| std::iter::repeat_n(sort, 8)) {
         let constraint = constraint
             .replace("ALL", &list(&members))
             .replace("LEFT", &list(&members[..16]))
@@ -244,19 +204,10 @@ fn largest(first: &str, second: &str) -> String {
 fn the_largest_environments_stay_within_the_cost_of_their_rules() {
     let cluster = Cluster::new("largest");
     let sorts = [
-        (
-            "{spread: {members: ALL}}",
-            "{gather: {members: ALL, over: zone}}",
-        ),
-        (
-            "{spread: {members: LEFT, over: zone}}",
-            "{gather: {members: RIGHT}}",
-        ),
+        ("{spread: {members: ALL}}", "{gather: {members: ALL, over: zone}}"),
+        ("{spread: {members: LEFT, over: zone}}", "{gather: {members: RIGHT}}"),
         ("{spread: {members: ALL}}", "{maxNodes: 256}"),
-        (
-            "{spread: {members: LEFT}}",
-            "{fence: {members: RIGHT, nodes: {names: NODES}}}",
-        ),
+        ("{spread: {members: LEFT}}", "{fence: {members: RIGHT, nodes: {names: NODES}}}"),
         (
             "{fence: {members: LEFT, nodes: {names: NODES}}}",
             "{ban: {members: RIGHT, nodes: {names: NODES}}}",
@@ -270,16 +221,9 @@ fn the_largest_environments_stay_within_the_cost_of_their_rules() {
         .iter()
         .filter_map(|(first, second)| {
             let yaml = largest(first, second);
-            let manifest = Manifest {
-                title: format!("{first} {second}"),
-                refused: Vec::new(),
-                yaml,
-            };
-            Some(format!(
-                "{}: {}",
-                manifest.title,
-                cluster.complaint("apply", &manifest)?
-            ))
+            let manifest =
+                Manifest { title: format!("{first} {second}"), refused: Vec::new(), yaml };
+            Some(format!("{}: {}", manifest.title, cluster.complaint("apply", &manifest)?))
         })
         .collect();
     report(&complaints, sorts.len());
@@ -291,9 +235,7 @@ fn what_cannot_be_changed_is_refused_with_the_reason() {
     let documents = documents(&root().join("tests/manifests/updates.yaml"));
     let mut complaints = Vec::new();
     for pair in documents.chunks(2) {
-        let [before, after] = pair else {
-            panic!("updates.yaml holds pairs")
-        };
+        let [before, after] = pair else { panic!("updates.yaml holds pairs") };
         cluster.must(&["create", "-f", "-"], &before.yaml);
         if let Some(complaint) = cluster.complaint("replace", after) {
             complaints.push(format!("{}: {complaint}", before.title));
@@ -307,39 +249,18 @@ fn kubectl_scale_sets_the_number_of_the_scaled_member() {
     let cluster = Cluster::new("scale");
     let minimal = fs::read_to_string(root().join("tests/manifests/good/minimal.yaml"))
         .expect("the manifest can be read");
-    cluster.must(
-        &["create", "-f", "-"],
-        &format!("{minimal}  state: Terminated\n"),
-    );
+    cluster.must(&["create", "-f", "-"], &format!("{minimal}  state: Terminated\n"));
     cluster.must(&["scale", "ve/minimal", "--replicas=3"], "");
     let spec = |path: &str| {
-        cluster.must(
-            &[
-                "get",
-                "ve/minimal",
-                "-o",
-                &format!("jsonpath={{.spec.{path}}}"),
-            ],
-            "",
-        )
+        cluster.must(&["get", "ve/minimal", "-o", &format!("jsonpath={{.spec.{path}}}")], "")
     };
     assert_eq!(spec("replicas"), "3");
-    assert_eq!(
-        spec("members[0].replicas"),
-        "1",
-        "a member's own number is the manifest's"
-    );
+    assert_eq!(spec("members[0].replicas"), "1", "a member's own number is the manifest's");
     // Applying the manifest again, as GitOps does, leaves the scaled number alone.
-    cluster.must(
-        &["apply", "--server-side", "-f", "-"],
-        &format!("{minimal}  state: Terminated\n"),
-    );
+    cluster
+        .must(&["apply", "--server-side", "-f", "-"], &format!("{minimal}  state: Terminated\n"));
     assert_eq!(spec("replicas"), "3");
     let output = cluster.kubectl(&["scale", "ve/minimal", "--replicas=65"], "");
     assert!(!output.status.success(), "65 is over the limit");
-    assert!(
-        text(&output.stderr).contains("spec.replicas"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains("spec.replicas"), "{}", text(&output.stderr));
 }

@@ -33,10 +33,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 /// Every resource definition, as a stream of YAML documents.
 #[must_use]
 pub fn crds_yaml() -> String {
-    crds()
-        .iter()
-        .map(|crd| format!("---\n{}", definition_yaml(crd)))
-        .collect()
+    crds().iter().map(|crd| format!("---\n{}", definition_yaml(crd))).collect()
 }
 
 /// One resource definition as YAML.
@@ -171,19 +168,13 @@ fn scalar_yaml(value: &Value) -> String {
 /// Text, plain when no YAML reader could take it for something else, otherwise quoted as JSON does.
 fn scalar_text(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.')
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "-./".contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-./".contains(c))
         && !text.ends_with(|c: char| c.is_ascii_digit())
         && !["null", "true", "false", "yes", "no", "on", "off", "y", "n"]
             .contains(&text.to_ascii_lowercase().as_str());
     // (A number never begins with a letter, and `.5` ends in a digit.)
     let version = text.starts_with('v') && text.chars().all(|c| c.is_ascii_alphanumeric());
-    if plain || version {
-        text.to_owned()
-    } else {
-        Value::String(text.to_owned()).to_string()
-    }
+    if plain || version { text.to_owned() } else { Value::String(text.to_owned()).to_string() }
 }
 
 #[cfg(test)]
@@ -204,15 +195,8 @@ mod tests {
     #[test]
     fn yaml_quotes_what_a_reader_could_take_for_something_else() {
         let mut text = String::new();
-        write(
-            &mut text,
-            &json!({"a": [{"b": "no", "c": 1.0}, "x"], "d": [], "v1": "1e3"}),
-            0,
-        );
-        assert_eq!(
-            text,
-            "a:\n  - b: \"no\"\n    c: 1\n  - x\nd: []\nv1: \"1e3\"\n"
-        );
+        write(&mut text, &json!({"a": [{"b": "no", "c": 1.0}, "x"], "d": [], "v1": "1e3"}), 0);
+        assert_eq!(text, "a:\n  - b: \"no\"\n    c: 1\n  - x\nd: []\nv1: \"1e3\"\n");
     }
 
     #[test]

@@ -30,11 +30,7 @@ pub(super) fn spec_rules() -> Value {
         scaled("self")
     );
     let mut rules = vec![
-        rule(
-            &total,
-            ".members",
-            "an environment holds at most 256 VMs over all its members",
-        ),
+        rule(&total, ".members", "an environment holds at most 256 VMs over all its members"),
         rule(
             "!has(self.scaledMember) || self.members.exists(m, m.name == self.scaledMember)",
             ".scaledMember",
@@ -192,10 +188,7 @@ fn scaled(spec: &str) -> String {
 
 /// Number of VMs of member `m`.
 fn count(m: &str) -> String {
-    format!(
-        "(has(self.replicas) && {m}.name == {} ? self.replicas : {m}.replicas)",
-        scaled("self")
-    )
+    format!("(has(self.replicas) && {m}.name == {} ? self.replicas : {m}.replicas)", scaled("self"))
 }
 
 /// Number of VMs that all of the constraints bind.
@@ -204,11 +197,7 @@ fn vms(constraints: &[&str]) -> String {
         .iter()
         .map(|c| format!("(!has({c}.members) || size({c}.members) == 0 || m.name in {c}.members)"))
         .collect();
-    format!(
-        "self.members.map(m, {}, {}).sum()",
-        binds.join(" && "),
-        count("m")
-    )
+    format!("self.members.map(m, {}, {}).sum()", binds.join(" && "), count("m"))
 }
 
 /// No constraint `p` of the first kind and `q` of the second for which `conflict` holds.

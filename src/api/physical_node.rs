@@ -39,7 +39,12 @@ pub const DEFAULT_CPU_PERCENT: u32 = 400;
         json_path = ".status.conditions[?(@.type==\"Schedulable\")].status",
         description = "Whether new VMs may be placed on it"
     ),
-    printcolumn(name = "VMs", type_ = "integer", json_path = ".status.vms"),
+    printcolumn(
+        name = "VMs",
+        type_ = "integer",
+        json_path = ".status.vms",
+        description = "VMs that it holds"
+    ),
     printcolumn(
         name = "CPU",
         type_ = "string",
@@ -53,16 +58,8 @@ pub const DEFAULT_CPU_PERCENT: u32 = 400;
         description = "Memory in use, of that allocatable"
     ),
     printcolumn(name = "Site", type_ = "string", json_path = ".spec.site"),
-    printcolumn(
-        name = "Acceleration",
-        type_ = "string",
-        json_path = ".status.acceleration.kind"
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    ),
+    printcolumn(name = "Acceleration", type_ = "string", json_path = ".status.acceleration.kind"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn = r#"{"name":"Peers","type":"integer","jsonPath":".status.peers","priority":1}"#,
     printcolumn = r#"{"name":"Gateway","type":"boolean","jsonPath":".status.gateway","priority":1}"#,
     printcolumn = r#"{"name":"Hypervisor","type":"string","jsonPath":".status.hypervisor","priority":1}"#,
@@ -127,10 +124,7 @@ pub struct Reserved {
 
 impl Default for Reserved {
     fn default() -> Self {
-        Self {
-            cpus: no_cpus(),
-            memory: host_memory(),
-        }
+        Self { cpus: no_cpus(), memory: host_memory() }
     }
 }
 
@@ -155,9 +149,7 @@ pub struct Overcommit {
 
 impl Default for Overcommit {
     fn default() -> Self {
-        Self {
-            cpu_percent: DEFAULT_CPU_PERCENT,
-        }
+        Self { cpu_percent: DEFAULT_CPU_PERCENT }
     }
 }
 
@@ -205,6 +197,10 @@ pub struct PhysicalNodeStatus {
     /// Number of VMs that it holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vms: Option<u32>,
+
+    /// Number of those that run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_vms: Option<u32>,
 
     /// How guests run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -305,8 +301,7 @@ pub struct NodeOverlay {
     pub protocol: Option<u32>,
 }
 
-/// A Vivaldi coordinate, in thousandths of a millisecond (integers, because a report must not change by
-/// a rounding).
+/// A Vivaldi coordinate, in microseconds (integers, because a report must not change by a rounding).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Coordinates {
@@ -314,8 +309,10 @@ pub struct Coordinates {
     pub x: i64,
     /// Second axis, microseconds.
     pub y: i64,
+    /// Third axis, microseconds.
+    pub z: i64,
     /// Height: the part of every round trip that is the node's own, microseconds.
     pub height: i64,
-    /// Expected error, percent.
-    pub error_percent: i64,
+    /// Expected error, 0 (sure) to 100 percent.
+    pub error_percent: u32,
 }

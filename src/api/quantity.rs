@@ -43,11 +43,7 @@ pub fn from_bytes(bytes: u64) -> Quantity {
     const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     let step = (bytes.trailing_zeros() / 10).min(6);
     let step = if bytes == 0 { 0 } else { step };
-    Quantity(format!(
-        "{}{}",
-        bytes >> (step * 10),
-        SUFFIXES[step as usize]
-    ))
+    Quantity(format!("{}{}", bytes >> (step * 10), SUFFIXES[step as usize]))
 }
 
 /// Thousandths as people write them: `2`, `1500m`.
@@ -68,9 +64,7 @@ fn whole(quantity: &Quantity, scale: i32) -> Result<u64, QuantityError> {
     if unsigned.starts_with('-') {
         return Err(QuantityError::OutOfRange(text.to_owned()));
     }
-    let end = unsigned
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(unsigned.len());
+    let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
     let (binary, decimal) = exponents(suffix).ok_or_else(malformed)?;
     let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -78,15 +72,11 @@ fn whole(quantity: &Quantity, scale: i32) -> Result<u64, QuantityError> {
         return Err(malformed());
     }
     let range = || QuantityError::OutOfRange(text.to_owned());
-    let digits: u128 = format!("0{integer}{fraction}")
-        .parse()
-        .map_err(|_| range())?;
+    let digits: u128 = format!("0{integer}{fraction}").parse().map_err(|_| range())?;
     let scaled = digits.checked_mul(1_u128 << binary).ok_or_else(range)?;
     let fraction_digits = i32::try_from(fraction.len()).map_err(|_| range())?;
     let exponent = decimal + scale - fraction_digits;
-    let power = 10_u128
-        .checked_pow(exponent.unsigned_abs())
-        .ok_or_else(range)?;
+    let power = 10_u128.checked_pow(exponent.unsigned_abs()).ok_or_else(range)?;
     let value = if exponent >= 0 {
         scaled.checked_mul(power).ok_or_else(range)?
     } else if scaled.is_multiple_of(power) {
@@ -209,36 +199,14 @@ mod tests {
 
     #[test]
     fn what_is_no_whole_number_of_bytes_is_refused_by_name() {
-        for text in [
-            "",
-            "Mi",
-            "1Mb",
-            "1 Mi",
-            "x",
-            "1.2.3",
-            "1e",
-            "1e99999999999",
-            "1e31",
-        ] {
-            assert!(
-                matches!(bytes(&quantity(text)), Err(QuantityError::Malformed(_))),
-                "{text}"
-            );
+        for text in ["", "Mi", "1Mb", "1 Mi", "x", "1.2.3", "1e", "1e99999999999", "1e31"] {
+            assert!(matches!(bytes(&quantity(text)), Err(QuantityError::Malformed(_))), "{text}");
         }
         for text in ["-1", "-1Gi", "16Ei", "1e30", "99999999999999999999"] {
-            assert!(
-                matches!(bytes(&quantity(text)), Err(QuantityError::OutOfRange(_))),
-                "{text}"
-            );
+            assert!(matches!(bytes(&quantity(text)), Err(QuantityError::OutOfRange(_))), "{text}");
         }
-        assert!(matches!(
-            bytes(&quantity("500m")),
-            Err(QuantityError::Fraction(_))
-        ));
-        assert!(matches!(
-            bytes(&quantity("1.5")),
-            Err(QuantityError::Fraction(_))
-        ));
+        assert!(matches!(bytes(&quantity("500m")), Err(QuantityError::Fraction(_))));
+        assert!(matches!(bytes(&quantity("1.5")), Err(QuantityError::Fraction(_))));
     }
 
     #[test]

@@ -192,10 +192,7 @@ pub struct Boot {
 #[serde(rename_all = "camelCase")]
 pub struct BootImage {
     /// Where to fetch it: `http://…`, `https://…`, or `file:///…` for a file that every node has.
-    #[schemars(
-        length(max = 2048),
-        regex(pattern = r"^(https?://[^/\s]+/\S*|file:///\S+)$")
-    )]
+    #[schemars(length(max = 2048), regex(pattern = r"^(https?://[^/\s]+/\S*|file:///\S+)$"))]
     #[schemars(extend("x-kubernetes-validations" = rules::url_rules()))]
     pub url: String,
 
@@ -211,10 +208,7 @@ pub struct BootImage {
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
     /// Unique within the member: lower-case letters, digits and dashes, at most 32. Example: `root`.
-    #[schemars(
-        length(min = 1, max = 32),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 
     /// Size that the guest sees, 1Mi to 64Ti: a Kubernetes quantity in bytes. It takes room on the node as
@@ -232,10 +226,7 @@ pub struct Disk {
 #[serde(rename_all = "camelCase")]
 pub struct DiskImage {
     /// Where to fetch it: `http://…`, `https://…`, or `file:///…` for a file that every node has.
-    #[schemars(
-        length(max = 2048),
-        regex(pattern = r"^(https?://[^/\s]+/\S*|file:///\S+)$")
-    )]
+    #[schemars(length(max = 2048), regex(pattern = r"^(https?://[^/\s]+/\S*|file:///\S+)$"))]
     #[schemars(extend("x-kubernetes-validations" = rules::url_rules()))]
     pub url: String,
 
