@@ -34,6 +34,12 @@ fn the_committed_definitions_are_what_the_code_prints() {
 }
 
 #[test]
+fn the_chart_takes_the_definitions_as_they_are() {
+    // Helm reads what is in a chart's `templates` as a template.
+    assert!(!crds_yaml().contains("{{"));
+}
+
+#[test]
 fn every_field_is_explained() {
     for crd in crds() {
         let value = serde_json::to_value(&crd).expect("a definition is JSON");
