@@ -8,9 +8,11 @@
 //! Needs `DISCOVERY_TEST_KUBECONFIG` (a kubeconfig file) and `kubectl` in the path.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+
+mod cluster;
+
+use cluster::{Cluster, text};
 
 /// One document of a table.
 struct Manifest {
@@ -21,77 +23,22 @@ struct Manifest {
     yaml: String,
 }
 
-/// A namespace of this test's own on the API server, deleted at the end.
-struct Cluster {
-    kubeconfig: PathBuf,
-    namespace: String,
-}
-
-impl Cluster {
-    fn new(purpose: &str) -> Self {
-        let Some(kubeconfig) = std::env::var_os("DISCOVERY_TEST_KUBECONFIG") else {
-            panic!(
-                "DISCOVERY_TEST_KUBECONFIG must name a kubeconfig file: these tests need an API server"
-            );
-        };
-        let namespace = format!("manifests-{purpose}-{}", std::process::id());
-        let cluster = Self { kubeconfig: kubeconfig.into(), namespace };
-        cluster.must(&["create", "namespace", &cluster.namespace], "");
-        cluster
-    }
-
-    fn kubectl(&self, arguments: &[&str], input: &str) -> Output {
-        let mut child = Command::new("kubectl")
-            .env("KUBECONFIG", &self.kubeconfig)
-            .args(["--namespace", &self.namespace, "--request-timeout=30s"])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl is in the path");
-        let mut stdin = child.stdin.take().expect("stdin is piped");
-        stdin.write_all(input.as_bytes()).expect("kubectl reads its input");
-        drop(stdin);
-        child.wait_with_output().expect("kubectl ends")
-    }
-
-    fn must(&self, arguments: &[&str], input: &str) -> String {
-        let output = self.kubectl(arguments, input);
-        assert!(output.status.success(), "kubectl {arguments:?}: {}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    /// What stands against the manifest, or nothing.
-    fn complaint(&self, verb: &str, manifest: &Manifest) -> Option<String> {
-        let arguments = [verb, "--dry-run=server", "--validate=strict", "-f", "-"];
-        let output = self.kubectl(&arguments, &manifest.yaml);
-        let said = text(&output.stderr);
-        match (output.status.success(), manifest.refused.is_empty()) {
-            (true, true) if said.contains("Warning") => Some(format!("a warning: {said}")),
-            (true, true) => None,
-            (false, true) => Some(format!("refused: {said}")),
-            (true, false) => Some("accepted".to_owned()),
-            (false, false) => {
-                let missing: Vec<_> = manifest
-                    .refused
-                    .iter()
-                    .filter(|words| !said.contains(words.as_str()))
-                    .collect();
-                (!missing.is_empty()).then(|| format!("the refusal lacks {missing:?}: {said}"))
-            }
+/// What stands against the manifest, or nothing.
+fn complaint(cluster: &Cluster, verb: &str, manifest: &Manifest) -> Option<String> {
+    let arguments = [verb, "--dry-run=server", "--validate=strict", "-f", "-"];
+    let output = cluster.kubectl(&arguments, &manifest.yaml);
+    let said = text(&output.stderr);
+    match (output.status.success(), manifest.refused.is_empty()) {
+        (true, true) if said.contains("Warning") => Some(format!("a warning: {said}")),
+        (true, true) => None,
+        (false, true) => Some(format!("refused: {said}")),
+        (true, false) => Some("accepted".to_owned()),
+        (false, false) => {
+            let missing: Vec<_> =
+                manifest.refused.iter().filter(|words| !said.contains(words.as_str())).collect();
+            (!missing.is_empty()).then(|| format!("the refusal lacks {missing:?}: {said}"))
         }
     }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"], "");
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn root() -> &'static Path {
@@ -140,28 +87,28 @@ fn report(complaints: &[String], of: usize) {
 
 #[test]
 fn good_manifests_and_the_examples_are_accepted_without_a_warning() {
-    let cluster = Cluster::new("good");
+    let cluster = Cluster::new("manifests-good");
     let mut manifests = Vec::new();
     for folder in ["tests/manifests/good", "examples"] {
         manifests.extend(files(folder).iter().flat_map(|path| documents(path)));
     }
     let complaints: Vec<String> = manifests
         .iter()
-        .filter_map(|m| Some(format!("{}: {}", m.title, cluster.complaint("apply", m)?)))
+        .filter_map(|m| Some(format!("{}: {}", m.title, complaint(&cluster, "apply", m)?)))
         .collect();
     report(&complaints, manifests.len());
 }
 
 #[test]
 fn every_bad_manifest_is_refused_with_the_field_and_the_reason() {
-    let cluster = Cluster::new("bad");
+    let cluster = Cluster::new("manifests-bad");
     let manifests: Vec<Manifest> =
         files("tests/manifests/bad").iter().flat_map(|path| documents(path)).collect();
     assert!(manifests.len() >= 25, "the table has shrunk to {}", manifests.len());
     let mut complaints = Vec::new();
     for manifest in &manifests {
         assert!(!manifest.refused.is_empty(), "{} does not say what is refused", manifest.title);
-        if let Some(complaint) = cluster.complaint("apply", manifest) {
+        if let Some(complaint) = complaint(&cluster, "apply", manifest) {
             complaints.push(format!("{}: {complaint}", manifest.title));
         }
     }
@@ -202,7 +149,7 @@ fn largest(first: &str, second: &str) -> String {
 
 #[test]
 fn the_largest_environments_stay_within_the_cost_of_their_rules() {
-    let cluster = Cluster::new("largest");
+    let cluster = Cluster::new("manifests-largest");
     let sorts = [
         ("{spread: {members: ALL}}", "{gather: {members: ALL, over: zone}}"),
         ("{spread: {members: LEFT, over: zone}}", "{gather: {members: RIGHT}}"),
@@ -223,7 +170,7 @@ fn the_largest_environments_stay_within_the_cost_of_their_rules() {
             let yaml = largest(first, second);
             let manifest =
                 Manifest { title: format!("{first} {second}"), refused: Vec::new(), yaml };
-            Some(format!("{}: {}", manifest.title, cluster.complaint("apply", &manifest)?))
+            Some(format!("{}: {}", manifest.title, complaint(&cluster, "apply", &manifest)?))
         })
         .collect();
     report(&complaints, sorts.len());
@@ -231,13 +178,13 @@ fn the_largest_environments_stay_within_the_cost_of_their_rules() {
 
 #[test]
 fn what_cannot_be_changed_is_refused_with_the_reason() {
-    let cluster = Cluster::new("updates");
+    let cluster = Cluster::new("manifests-updates");
     let documents = documents(&root().join("tests/manifests/updates.yaml"));
     let mut complaints = Vec::new();
     for pair in documents.chunks(2) {
         let [before, after] = pair else { panic!("updates.yaml holds pairs") };
         cluster.must(&["create", "-f", "-"], &before.yaml);
-        if let Some(complaint) = cluster.complaint("replace", after) {
+        if let Some(complaint) = complaint(&cluster, "replace", after) {
             complaints.push(format!("{}: {complaint}", before.title));
         }
     }
@@ -246,7 +193,7 @@ fn what_cannot_be_changed_is_refused_with_the_reason() {
 
 #[test]
 fn kubectl_scale_sets_the_number_of_the_scaled_member() {
-    let cluster = Cluster::new("scale");
+    let cluster = Cluster::new("manifests-scale");
     let minimal = fs::read_to_string(root().join("tests/manifests/good/minimal.yaml"))
         .expect("the manifest can be read");
     cluster.must(&["create", "-f", "-"], &format!("{minimal}  state: Terminated\n"));
