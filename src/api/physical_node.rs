@@ -1,4 +1,5 @@
 //! `PhysicalNode`: a host. Its agent makes it and reports; people edit its spec.
+#![allow(clippy::duplicated_attributes, reason = "every printer column has a type")]
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

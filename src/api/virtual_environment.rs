@@ -1,4 +1,5 @@
 //! `VirtualEnvironment`: the unit people manage, a group of (possibly unlike) virtual machines.
+#![allow(clippy::duplicated_attributes, reason = "every printer column has a type")]
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::CustomResource;
