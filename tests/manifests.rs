@@ -116,6 +116,22 @@ fn every_bad_manifest_is_refused_with_the_field_and_the_reason() {
     report(&complaints, manifests.len());
 }
 
+#[test]
+fn the_gitops_tree_builds_and_is_accepted() {
+    let cluster = Cluster::new("manifests-gitops");
+    for overlay in ["staging", "production"] {
+        let path = root().join("examples/gitops/overlays").join(overlay);
+        let built = cluster.must(&["kustomize", &path.display().to_string()], "");
+        let environments: Vec<&str> =
+            built.split("---\n").filter(|text| text.contains("kind: VirtualEnvironment")).collect();
+        assert_eq!(environments.len(), 1, "{built}");
+        // The overlay's own namespace is not made here.
+        let yaml = environments[0].replace(&format!("shop-{overlay}"), &cluster.namespace);
+        let manifest = Manifest { title: overlay.to_owned(), refused: Vec::new(), yaml };
+        assert_eq!(complaint(&cluster, "apply", &manifest), None, "{overlay}");
+    }
+}
+
 /// As large as the bounds allow, with 8 constraints of each of two sorts. The sorts bind one half of the
 /// members each, or both all, so that no rule finds its answer early.
 fn largest(first: &str, second: &str) -> String {

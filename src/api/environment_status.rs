@@ -169,3 +169,27 @@ pub enum VmState {
     #[serde(other)]
     Unknown,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_newer_agent_are_read_as_unknown() {
+        let status: VirtualEnvironmentStatus = serde_json::from_value(json!({
+            "phase": "Sleeping",
+            "vms": [{"name": "a-web-0", "member": "web", "index": 0, "state": "Migrating"}],
+        }))
+        .expect("an unknown word is no error");
+        assert_eq!(status.phase, Some(Phase::Unknown));
+        assert_eq!(status.vms[0].state, VmState::Unknown);
+    }
+
+    #[test]
+    fn an_empty_status_takes_nothing_from_another_writer() {
+        let empty = serde_json::to_value(VirtualEnvironmentStatus::default()).expect("it is JSON");
+        assert_eq!(empty, json!({}));
+    }
+}
