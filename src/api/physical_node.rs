@@ -315,5 +315,5 @@ pub struct Coordinates {
     /// Height: the part of every round trip that is the node's own, microseconds.
     pub height: i64,
     /// Expected error, 0 (sure) to 100 percent.
-    pub error_percent: u32,
+    pub error_percent: i64,
 }
