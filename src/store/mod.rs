@@ -8,8 +8,10 @@
 //! A batch is one transaction of redb: after a crash at any point all of it is there or none of it.
 //! Values carry their own checksum (see [`codec`]), so that a damaged one is named, not half-read.
 
+use std::any::Any;
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{
@@ -48,31 +50,39 @@ impl Journal {
     /// journal, or one of a newer version.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let mut journal = Self { path: path.as_ref().to_owned(), database: None };
-        journal.database()?;
+        journal.attempt(|_| Ok(()))?;
         Ok(journal)
     }
 
-    /// The open database; opens it again after a failure.
-    fn database(&mut self) -> Result<&Database, StoreError> {
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => open_database(&self.path).map_err(|fault| fault.name(&self.path))?,
-        };
-        Ok(self.database.insert(database))
-    }
-
-    /// Runs one use of the database. A failed one closes it: after an error of the disk redb refuses
-    /// everything until it is opened anew.
+    /// Runs one use of the database, opening it where it is not open. A failed use closes it: after an
+    /// error of the disk redb refuses everything until it is opened anew. Some kinds of damage make redb
+    /// panic; that is an answer about the file, and no reason for the agent to die.
     fn attempt<T>(
         &mut self,
         run: impl FnOnce(&Database) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let result = run(self.database()?);
-        result.map_err(|fault| {
-            self.database = None;
-            fault.name(&self.path)
-        })
+        let (path, open) = (&self.path, self.database.take());
+        // Nothing that a panic leaves half-changed is seen again: the database is dropped with it.
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let database = open.map_or_else(|| open_database(path), Ok)?;
+            let result = run(&database)?;
+            Ok((database, result))
+        }));
+        match result {
+            Ok(Ok((database, result))) => {
+                self.database = Some(database);
+                Ok(result)
+            }
+            Ok(Err(fault)) => Err(Fault::name(fault, path)),
+            Err(panic) => Err(Fault::Damaged(words(&*panic)).name(path)),
+        }
     }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref().copied()).unwrap_or("it makes no sense").to_owned()
 }
 
 impl Store for Journal {

@@ -13,6 +13,7 @@ use discovery::net::{Overlay, OverlayConfig, codec};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+#[allow(dead_code, reason = "each suite takes what it needs")]
 #[path = "samples.rs"]
 mod samples;
 
@@ -362,7 +363,7 @@ mod suite {
         let (a, mut b) = pair(&world);
         deliver(&a, &mut b, &note("before")).await;
         let long = Message::Swim(vec![9; 20_000]);
-        for _ in 0..5_000 {
+        for _ in 0..2_000 {
             a.send(&b, &long);
             tokio::task::yield_now().await;
         }
@@ -370,7 +371,7 @@ mod suite {
         while timeout(SILENCE, b.receive()).await.is_ok() {
             arrived += 1;
         }
-        assert!(arrived > 0 && arrived < 5_000, "{arrived} of 5000 arrived");
+        assert!(arrived > 0 && arrived < 2_000, "{arrived} of 2000 arrived");
         deliver(&a, &mut b, &note("after")).await;
     }
 
