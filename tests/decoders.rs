@@ -91,12 +91,7 @@ fn mutate(rng: &mut ChaCha8Rng, bytes: &mut Vec<u8>, others: &[Vec<u8>]) {
 }
 
 /// Gives an oracle the seeds and mutations of them; returns how many mutations it accepted.
-fn hammer(
-    seed: u64,
-    seeds: &[Vec<u8>],
-    repair: fn(&mut Vec<u8>),
-    oracle: fn(&[u8]) -> bool,
-) -> usize {
+fn hammer(seed: u64, seeds: &[Vec<u8>], repair: fn(&mut [u8]), oracle: fn(&[u8]) -> bool) -> usize {
     for bytes in seeds {
         assert!(oracle(bytes), "a seed is not accepted");
     }
@@ -116,7 +111,7 @@ fn hammer(
     accepted
 }
 
-fn repair_frame(bytes: &mut Vec<u8>) {
+fn repair_frame(bytes: &mut [u8]) {
     if bytes.len() >= frames::HEADER {
         let length = u32::try_from(bytes.len() - 4).expect("short");
         bytes[..4].copy_from_slice(&length.to_be_bytes());

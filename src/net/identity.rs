@@ -140,3 +140,55 @@ fn keep(state_dir: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&unfinished, state_dir.join(FILE))?;
     File::open(state_dir)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_made_at_the_first_start_is_the_one_of_every_later_start() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let state_dir = folder.path().join("made/by/the/agent");
+        let first = Identity::open(&state_dir).expect("made").public();
+        assert_eq!(Identity::open(&state_dir).expect("read").public(), first);
+        let mode = fs::metadata(state_dir.join(FILE)).expect("kept").permissions().mode();
+        assert_eq!(mode & 0o777, MODE);
+        assert!(!state_dir.join(UNFINISHED).exists());
+        let other = Identity::open(&folder.path().join("another")).expect("made").public();
+        assert_ne!(other, first);
+    }
+
+    #[test]
+    fn the_certificate_is_of_the_key() {
+        let identity = Identity::ephemeral().expect("made");
+        assert_eq!(super::super::tls::key_of(&identity.certificate()), Some(identity.public()));
+    }
+
+    #[test]
+    fn a_start_that_was_interrupted_while_it_made_the_key_is_made_good() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join(UNFINISHED), b"half a k").expect("room");
+        let first = Identity::open(folder.path()).expect("made").public();
+        assert_eq!(Identity::open(folder.path()).expect("read").public(), first);
+    }
+
+    #[test]
+    fn a_damaged_or_exposed_key_is_named_and_not_replaced() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join(FILE);
+        Identity::open(folder.path()).expect("made");
+        let whole = fs::read(&path).expect("kept");
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("ours");
+        let error = Identity::open(folder.path()).err().expect("refused");
+        assert!(matches!(error, IdentityError::Exposed { mode: 0o640, .. }), "{error}");
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(MODE)).expect("ours");
+        for length in [0, 1, whole.len() / 2, whole.len() - 1] {
+            fs::write(&path, &whole[..length]).expect("room");
+            let error = Identity::open(folder.path()).err().expect("refused");
+            assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
+            assert_eq!(fs::read(&path).expect("kept"), whole[..length]);
+        }
+    }
+}

@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Most frames that wait. A peer that is up takes thousands in a second.
 const MAX_FRAMES: usize = 1024;
@@ -92,5 +93,45 @@ impl Waiting {
         let (_, frame) = self.frames.pop_front()?;
         self.bytes -= frame.len();
         Some(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_make_room_for_the_newest() {
+        let queue = SendQueue::default();
+        let dropped: u64 = (0..MAX_FRAMES + 10).map(|n| queue.push(vec![(n % 256) as u8])).sum();
+        assert_eq!(dropped, 10);
+        assert_eq!(queue.pop().await, [10]);
+    }
+
+    #[tokio::test]
+    async fn the_bytes_that_wait_are_bounded() {
+        let queue = SendQueue::default();
+        for n in 0..20 {
+            queue.push(vec![n; MAX_BYTES / 4]);
+        }
+        assert!(queue.waiting().bytes <= MAX_BYTES);
+        assert_eq!(queue.pop().await[0], 16);
+        // One frame always has room, whatever its length: the longest was checked when it was made.
+        assert_eq!(queue.push(vec![99; MAX_BYTES + 1]), 3);
+        assert_eq!(queue.pop().await.len(), MAX_BYTES + 1);
+        assert_eq!(queue.waiting().bytes, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waited_too_long_is_forgotten() {
+        let queue = SendQueue::default();
+        queue.push(vec![1]);
+        tokio::time::advance(MAX_AGE / 2).await;
+        queue.push(vec![2]);
+        assert_eq!(queue.expire(), 0);
+        tokio::time::advance(MAX_AGE / 2 + Duration::from_millis(1)).await;
+        assert_eq!(queue.expire(), 1);
+        assert_eq!(queue.pop().await, [2]);
+        assert!(queue.is_empty());
     }
 }

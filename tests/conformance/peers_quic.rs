@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use discovery::agent::ports::{PeerIdentity, Peers, Stranger};
 use discovery::agent::snapshot::CounterSource;
-use discovery::engine::id::NodeName;
+use discovery::engine::id::{NodeName, ProcedureId};
 use discovery::engine::input::Input;
 use discovery::engine::wire::{MAX_MESSAGE, Message, VERSION};
 use discovery::net::identity::Identity;
@@ -103,6 +103,12 @@ async fn say(connection: &Connection, bytes: &[u8]) {
 
 fn note(text: &str) -> Message {
     Message::Swim(text.as_bytes().to_vec())
+}
+
+/// A message of this many bytes. Text is copied whole, which a debug build does faster than bytes.
+fn text(length: usize) -> Message {
+    let procedure = ProcedureId { initiator: NodeName::from("a"), incarnation: 1, number: 1 };
+    Message::Prepared { procedure, result: Err("x".repeat(length)) }
 }
 
 fn frame(message: &Message) -> Vec<u8> {
@@ -429,7 +435,7 @@ async fn a_receiver_that_reads_nothing_does_not_make_either_side_grow() {
     a.overlay.send(&b_name, note("hello"));
     b.receive().await;
     let before = resident();
-    let long = Message::Swim(vec![9; 100_000]);
+    let long = text(100_000);
     // 150 MB, while the queue of b's engine holds 8 messages.
     let mut highest = before;
     for sent in 0..1_500 {
