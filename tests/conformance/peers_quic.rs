@@ -164,7 +164,7 @@ async fn a_slow_message_does_not_hold_up_others() {
     let endpoint = endpoint();
     agent.pin("g", mine.public(), endpoint.local_addr().expect("an address"));
     let connection = connect(&endpoint, client(&mine, agent.key), agent.address).await;
-    let long = frame(&Message::Swim(vec![1; 100_000]));
+    let long = frame(&text(100_000));
     let mut slow = Vec::new();
     for _ in 0..10 {
         let mut stream = connection.open_uni().await.expect("a stream");
@@ -177,7 +177,7 @@ async fn a_slow_message_does_not_hold_up_others() {
     let mut stream = slow.pop().expect("ten of them");
     stream.write_all(&long[50_000..]).await.expect("taken");
     stream.finish().expect("open");
-    assert_eq!(agent.receive().await.1, Message::Swim(vec![1; 100_000]));
+    assert_eq!(agent.receive().await.1, text(100_000));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
