@@ -13,8 +13,8 @@ use virt_sys as sys;
 
 use super::core::{Core, Session, lock};
 use super::disks;
+use super::domain::{DomainPlan, KernelFiles};
 use super::error::LibvirtError;
-use super::domain::{DomainPlan, DomainType, KernelFiles};
 use super::identity::{VmFiles, uuid_of};
 use super::images::Pinned;
 use super::sighting::{Look, Sighting};
@@ -157,7 +157,7 @@ impl Job<'_> {
         let prepared = self.prepare(definition)?;
         let plan = DomainPlan {
             definition,
-            kind: DomainType::of(self.core.test, self.session.acceleration),
+            kind: self.session.kind,
             kernel: prepared.plan_kernel.clone(),
             disks: prepared.disks.clone(),
             console: self.files.console(),
@@ -246,9 +246,8 @@ impl Job<'_> {
             return Ok(());
         }
         if !grace.is_zero() && state == DomainState::Running {
-            let asked = self.on_domain("ask a domain to shut down", |domain| {
-                domain.shutdown().map(drop)
-            });
+            let asked =
+                self.on_domain("ask a domain to shut down", |domain| domain.shutdown().map(drop));
             if let Err(failure) = asked {
                 tracing::info!(vm = %self.id, %failure, "cannot be asked to power off");
             } else if self.is_down_within(grace)? {
@@ -316,7 +315,8 @@ impl Job<'_> {
             Boot::Kernel { kernel, initrd, cmdline } => {
                 let kernel = self.image(kernel)?;
                 let initrd = initrd.as_ref().map(|initrd| self.image(initrd)).transpose()?;
-                let both: Vec<&Pinned> = [Some(&kernel), initrd.as_ref()].into_iter().flatten().collect();
+                let both: Vec<&Pinned> =
+                    [Some(&kernel), initrd.as_ref()].into_iter().flatten().collect();
                 disks::note_boot_images(&self.files, &both)?;
                 let files = KernelFiles {
                     kernel: kernel.path().to_owned(),

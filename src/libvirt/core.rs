@@ -11,6 +11,7 @@ use virt::domain::Domain;
 use virt::error::{Error, ErrorNumber};
 
 use super::calls::{CallError, Calls};
+use super::domain::DomainType;
 use super::error::LibvirtError;
 use super::events::{self, Watch};
 use super::identity::uuid_of;
@@ -20,7 +21,7 @@ use super::sighting::{Look, look};
 use super::{LibvirtConfig, LibvirtCounters};
 use crate::agent::ports::InputSender;
 use crate::engine::effect::HypervisorCommand;
-use crate::engine::host::{Acceleration, DomainState, StopCause};
+use crate::engine::host::{DomainState, StopCause};
 use crate::engine::id::VmId;
 use crate::engine::input::{HypervisorInput, Input};
 
@@ -33,13 +34,13 @@ const SLOW_CALLS: usize = 4;
 pub struct Session {
     pub connect: Connect,
     pub generation: u64,
-    pub acceleration: Acceleration,
+    pub kind: DomainType,
     watch: Watch,
 }
 
 impl Session {
-    pub fn new(connect: Connect, generation: u64, acceleration: Acceleration, watch: Watch) -> Self {
-        Self { connect, generation, acceleration, watch }
+    pub fn new(connect: Connect, generation: u64, kind: DomainType, watch: Watch) -> Self {
+        Self { connect, generation, kind, watch }
     }
 }
 
@@ -216,11 +217,7 @@ impl Core {
     }
 
     /// Looks at a domain.
-    pub fn look_at_uuid(
-        &self,
-        session: &Arc<Session>,
-        uuid: String,
-    ) -> Result<Look, LibvirtError> {
+    pub fn look_at_uuid(&self, session: &Arc<Session>, uuid: String) -> Result<Look, LibvirtError> {
         let found = self.call(session, "look at a domain", move |connect| {
             match Domain::lookup_by_uuid_string(connect, &uuid).and_then(|domain| look(&domain)) {
                 Err(error) if error.code() == ErrorNumber::NoDomain => Ok(Look::Absent),

@@ -124,7 +124,8 @@ pub fn images_in_use(state: &Path) -> io::Result<BTreeSet<String>> {
                     used.extend(fs::read_to_string(&file)?.lines().map(str::to_owned));
                 } else if name.contains(".qcow2")
                     && let Some(base) = backing_file(&file)?
-                    && let Some(digest) = Path::new(&base).file_name().and_then(|name| name.to_str())
+                    && let Some(digest) =
+                        Path::new(&base).file_name().and_then(|name| name.to_str())
                 {
                     used.insert(digest.to_owned());
                 }

@@ -15,33 +15,72 @@ use super::projection::{DiskProjection, Projection};
 use crate::engine::host::{Acceleration, Failure, FailureKind};
 use crate::engine::spec::VmDefinition;
 
-/// libvirt's name for what runs the guest.
+/// What runs the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DomainType {
-    /// Hardware virtualisation.
-    Kvm,
+    /// Hardware virtualisation, with the processor model that the probe found to work.
+    Kvm(CpuModel),
     /// QEMU's own translator.
     Qemu,
     /// libvirt's test driver: no process, no files.
     Test,
 }
 
-impl DomainType {
-    /// For the connection's driver and what the probe found.
+/// Processor models under KVM, from the richest down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuModel {
+    /// The host's, as far as libvirt can name it.
+    Host,
+    /// The same without a register that some nested hosts announce and then refuse.
+    HostWithoutArchCapabilities,
+    /// QEMU's default.
+    Default,
+}
+
+impl CpuModel {
+    /// Its `<cpu>` element.
     #[must_use]
-    pub fn of(test: bool, acceleration: Acceleration) -> Self {
-        match (test, acceleration) {
-            (true, _) => Self::Test,
-            (false, Acceleration::Kvm) => Self::Kvm,
-            (false, Acceleration::Emulation) => Self::Qemu,
+    pub fn xml(self) -> &'static str {
+        match self {
+            Self::Host => "<cpu mode='host-model'/>",
+            Self::HostWithoutArchCapabilities => {
+                "<cpu mode='host-model'><feature policy='disable' name='arch-capabilities'/></cpu>"
+            }
+            Self::Default => "",
+        }
+    }
+}
+
+impl DomainType {
+    /// libvirt's name for it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Kvm(_) => "kvm",
+            Self::Qemu => "qemu",
+            Self::Test => "test",
         }
     }
 
-    fn word(self) -> &'static str {
+    /// For the engine.
+    #[must_use]
+    pub fn acceleration(self) -> Acceleration {
         match self {
-            Self::Kvm => "kvm",
-            Self::Qemu => "qemu",
-            Self::Test => "test",
+            Self::Kvm(_) => Acceleration::Kvm,
+            Self::Qemu | Self::Test => Acceleration::Emulation,
+        }
+    }
+
+    /// Its `<cpu>` element.
+    fn cpu(self) -> &'static str {
+        match self {
+            Self::Kvm(model) => model.xml(),
+            Self::Test => "",
+            // QEMU's default model lacks what distributions of today are built for; five-level paging
+            // only makes each emulated access to memory slower.
+            Self::Qemu if cfg!(target_arch = "x86_64") => {
+                "<cpu mode='maximum'><feature policy='disable' name='la57'/></cpu>"
+            }
+            Self::Qemu => "<cpu mode='maximum'/>",
         }
     }
 }
@@ -159,7 +198,7 @@ impl DomainPlan<'_> {
                 writer.create_element("acpi").write_empty()?;
                 writer.create_element("apic").write_empty().map(|_| ())
             })?;
-            self.cpu(writer)?;
+            writer.get_mut().extend_from_slice(self.kind.cpu().as_bytes());
         }
         text(writer, "on_poweroff", "destroy")?;
         text(writer, "on_reboot", "restart")?;
@@ -173,7 +212,11 @@ impl DomainPlan<'_> {
     fn os(&self, writer: &mut Writer<Vec<u8>>, declared: &Projection) -> io::Result<()> {
         text(writer, "type", "hvm")?;
         let Some(kernel) = &declared.kernel else {
-            return writer.create_element("boot").with_attribute(("dev", "hd")).write_empty().map(drop);
+            return writer
+                .create_element("boot")
+                .with_attribute(("dev", "hd"))
+                .write_empty()
+                .map(drop);
         };
         text(writer, "kernel", kernel)?;
         if let Some(initrd) = &declared.initrd {
@@ -185,47 +228,27 @@ impl DomainPlan<'_> {
         }
     }
 
-    fn cpu(&self, writer: &mut Writer<Vec<u8>>) -> io::Result<()> {
-        // Emulated, the default model lacks what distributions of today are built for; five-level
-        // paging only makes each emulated memory access slower.
-        let cpu = writer.create_element("cpu");
-        if self.kind == DomainType::Kvm {
-            return cpu.with_attribute(("mode", "host-model")).write_empty().map(drop);
-        }
-        cpu.with_attribute(("mode", "maximum"))
-            .write_inner_content(|writer| {
-                if cfg!(target_arch = "x86_64") {
-                    writer
-                        .create_element("feature")
-                        .with_attributes([("policy", "disable"), ("name", "la57")])
-                        .write_empty()?;
-                }
-                Ok(())
-            })
-            .map(drop)
-    }
-
     fn devices(&self, writer: &mut Writer<Vec<u8>>, declared: &Projection) -> io::Result<()> {
         for disk in &declared.disks {
             writer
                 .create_element("disk")
                 .with_attributes([("type", "file"), ("device", "disk")])
                 .write_inner_content(|writer| {
-                    // Unmapped blocks go back to the host's file system.
-                    writer
-                        .create_element("driver")
-                        .with_attributes([("name", "qemu"), ("type", "qcow2"), ("discard", "unmap")])
-                        .write_empty()?;
-                    writer
-                        .create_element("source")
-                        .with_attribute(("file", disk.source.as_str()))
-                        .write_empty()?;
-                    writer
-                        .create_element("target")
-                        .with_attributes([("dev", disk.target.as_str()), ("bus", "virtio")])
-                        .write_empty()
-                        .map(drop)
-                })?;
+                // Unmapped blocks go back to the host's file system.
+                writer
+                    .create_element("driver")
+                    .with_attributes([("name", "qemu"), ("type", "qcow2"), ("discard", "unmap")])
+                    .write_empty()?;
+                writer
+                    .create_element("source")
+                    .with_attribute(("file", disk.source.as_str()))
+                    .write_empty()?;
+                writer
+                    .create_element("target")
+                    .with_attributes([("dev", disk.target.as_str()), ("bus", "virtio")])
+                    .write_empty()
+                    .map(drop)
+            })?;
         }
         if self.kind == DomainType::Test {
             return Ok(());

@@ -12,7 +12,11 @@ use crate::engine::spec::Resources;
 ///
 /// # Errors
 /// As libvirt says.
-pub fn host(connect: &Connect, acceleration: Acceleration, state: &Path) -> Result<HostInfo, Error> {
+pub fn host(
+    connect: &Connect,
+    acceleration: Acceleration,
+    state: &Path,
+) -> Result<HostInfo, Error> {
     let node = connect.get_node_info()?;
     let kind = connect.get_type()?;
     let hypervisor = format!(

@@ -62,9 +62,10 @@ impl Identity {
     #[must_use]
     pub fn of_domain(domain: &Element) -> Option<Self> {
         let metadata = domain.child("metadata")?;
-        let ours = metadata.children.iter().find(|element| {
-            element.name == "vm" && element.namespace.as_deref() == Some(XMLNS)
-        })?;
+        let ours = metadata
+            .children
+            .iter()
+            .find(|element| element.name == "vm" && element.namespace.as_deref() == Some(XMLNS))?;
         let id = VmId {
             ve: ours.attribute("uid")?.into(),
             member: ours.attribute("member")?.into(),
@@ -142,14 +143,13 @@ impl VmFiles {
 /// Lets through what Kubernetes allows in names, and nothing that means something to a file system.
 fn component(name: &str) -> Result<&str, Failure> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let fine = !name.is_empty()
-        && name.len() <= 128
-        && !name.starts_with('.')
-        && name.bytes().all(plain);
+    let fine =
+        !name.is_empty() && name.len() <= 128 && !name.starts_with('.') && name.bytes().all(plain);
     if fine {
         Ok(name)
     } else {
-        let message = format!("{name:?} cannot be the name of a file: letters, digits, - and . only");
+        let message =
+            format!("{name:?} cannot be the name of a file: letters, digits, - and . only");
         Err(Failure { kind: FailureKind::Refused, message })
     }
 }

@@ -8,13 +8,14 @@ use virt::connect::Connect;
 use virt::error::{Error, ErrorNumber};
 
 use super::core::{Core, Session};
+use super::domain::DomainType;
 use super::error::LibvirtError;
 use super::events;
 use super::host;
 use super::inbox::Note;
 use super::probe;
 use super::sighting::{Look, look};
-use crate::engine::host::{Acceleration, HostInfo};
+use crate::engine::host::HostInfo;
 use crate::engine::input::HypervisorInput;
 
 /// First pause after a failed connection, doubled each time.
@@ -25,18 +26,18 @@ const RETRY_MOST: Duration = Duration::from_secs(5);
 const PASS_AGAIN: Duration = Duration::from_secs(5);
 /// Seconds between keep-alive messages, and how many may be lost: a hung daemon is noticed in 20 s.
 const KEEP_ALIVE: (i32, u32) = (5, 3);
-/// The probe lasts a second; starting QEMU takes up to a few.
-const PROBE_LIMIT: Duration = Duration::from_secs(30);
+/// The probe lasts a second where KVM works, and up to three tries where it does not.
+const PROBE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs until the owner is gone.
 pub fn run(core: &Arc<Core>) {
     let mut generation = 0;
     let mut pause = RETRY_FIRST;
     let mut told_away = false;
-    let mut acceleration = core.test.then_some(Acceleration::Emulation);
+    let mut kind = core.test.then_some(DomainType::Test);
     while !core.inbox.ended() {
         generation += 1;
-        match connect(core, generation, &mut acceleration) {
+        match connect(core, generation, &mut kind) {
             Ok((session, host)) => {
                 pause = RETRY_FIRST;
                 told_away = false;
@@ -47,7 +48,11 @@ pub fn run(core: &Arc<Core>) {
                 let reason = serve(core, &session);
                 drop(session);
                 core.disconnected();
-                tracing::warn!(uri = core.config.uri, reason, "the hypervisor's connection is gone");
+                tracing::warn!(
+                    uri = core.config.uri,
+                    reason,
+                    "the hypervisor's connection is gone"
+                );
             }
             Err(error) if !told_away => {
                 tracing::warn!(uri = core.config.uri, %error, "no hypervisor; trying again");
@@ -70,7 +75,7 @@ pub fn run(core: &Arc<Core>) {
 fn connect(
     core: &Core,
     generation: u64,
-    acceleration: &mut Option<Acceleration>,
+    kind: &mut Option<DomainType>,
 ) -> Result<(Arc<Session>, HostInfo), LibvirtError> {
     let config = &core.config;
     let away = |_| LibvirtError::Away;
@@ -90,25 +95,25 @@ fn connect(
     let open = |source| LibvirtError::api("be connected to", source);
     let (connect, watch) = opened.map_err(away)?.map_err(open)?;
     // From here on the session closes the connection, whatever fails.
-    let mut session = Session::new(connect, generation, Acceleration::Emulation, watch);
-    session.acceleration = match *acceleration {
+    let mut session = Session::new(connect, generation, DomainType::Qemu, watch);
+    session.kind = match *kind {
         Some(known) => known,
         None => {
-            let session = session.connect.clone();
+            let (session, state) = (session.connect.clone(), config.state_dir.clone());
             let probed = core.calls.run(PROBE_LIMIT, move || {
                 let mut connect = session;
-                let found = probe::acceleration(&connect);
+                let found = probe::domain_type(&connect, &state);
                 let _ = connect.close();
                 found
             });
-            *acceleration.insert(probed.unwrap_or_else(|error| {
+            *kind.insert(probed.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the probe for KVM hangs; guests are emulated");
-                Acceleration::Emulation
+                DomainType::Qemu
             }))
         }
     };
     let session = Arc::new(session);
-    let (found, state) = (session.acceleration, config.state_dir.clone());
+    let (found, state) = (session.kind.acceleration(), config.state_dir.clone());
     let host =
         core.call(&session, "tell its host", move |connect| host::host(connect, found, &state))?;
     Ok((session, host))
@@ -200,4 +205,3 @@ fn domain_changed(core: &Core, session: &Arc<Session>, uuid: &str) -> Result<(),
     }
     Ok(())
 }
-

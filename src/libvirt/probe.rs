@@ -1,43 +1,59 @@
 //! Does hardware virtualisation work here? Proven by a throw-away guest, never assumed.
 //!
-//! Nested and cloud hosts offer `/dev/kvm` and then fail at the first instruction. The guest is
-//! transient, has no devices and runs its firmware; it must still run after a second and have used
-//! processor time. libvirt destroys it with our connection, whatever happens to us.
+//! Nested and cloud hosts offer `/dev/kvm` and then fail: at the start of a guest whose processor model
+//! asks for too much, or at its first instruction. The guest is transient, boots 512 bytes of its own
+//! and must say a word on its serial port. Processor models are tried from the richest down, each as
+//! real guests will have it. libvirt destroys the guest with our connection, whatever happens to us.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt_sys as sys;
 
+use super::domain::{CpuModel, DomainType};
 use super::xml;
-use crate::engine::host::Acceleration;
 
 /// Names of probes; what is left of an earlier one is cleaned away.
 const PREFIX: &str = "discovery-probe-";
-/// A guest that KVM cannot run fails within milliseconds; firmware runs on for seconds.
-const MUST_LAST: Duration = Duration::from_secs(1);
-/// How often it is looked at meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Firmware and the boot sector take a fraction of a second under KVM.
+const MUST_SPEAK: Duration = Duration::from_secs(8);
+/// How often its word is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What the guest says.
+const WORD: u8 = b'K';
 
-/// Finds out. Blocks for a second or two: run it within a limit.
+/// Finds out. Blocks for a second, at worst for some thirty: run it within a limit. `state` is a
+/// directory that the hypervisor can read and write.
 #[must_use]
-pub fn acceleration(connect: &Connect) -> Acceleration {
+pub fn domain_type(connect: &Connect, state: &Path) -> DomainType {
     if !offered(connect) {
         tracing::info!("libvirt offers no KVM here; guests are emulated");
-        return Acceleration::Emulation;
+        return DomainType::Qemu;
     }
     clean(connect);
-    match run(connect) {
-        Ok(()) => {
-            tracing::info!("a throw-away guest ran under KVM");
-            Acceleration::Kvm
-        }
-        Err(reason) => {
-            tracing::warn!(reason, "KVM is offered and does not work; guests are emulated");
-            Acceleration::Emulation
+    for model in [CpuModel::Host, CpuModel::HostWithoutArchCapabilities, CpuModel::Default] {
+        match run(connect, state, model) {
+            Ok(()) => {
+                tracing::info!(?model, "a throw-away guest ran under KVM");
+                return DomainType::Kvm(model);
+            }
+            Err(reason) => tracing::warn!(reason, ?model, "KVM is offered and does not work so"),
         }
     }
+    tracing::warn!("guests are emulated");
+    DomainType::Qemu
+}
+
+/// A boot sector that says its word on the first serial port, then halts for ever.
+fn boot_sector() -> Vec<u8> {
+    // mov dx, 0x3f8; mov al, WORD; out dx, al; cli; hlt; jmp to hlt
+    let mut sector = vec![0xba, 0xf8, 0x03, 0xb0, WORD, 0xee, 0xfa, 0xf4, 0xeb, 0xfd];
+    sector.resize(510, 0);
+    sector.extend([0x55, 0xaa]);
+    sector
 }
 
 fn offered(connect: &Connect) -> bool {
@@ -49,13 +65,10 @@ fn offered(connect: &Connect) -> bool {
         }
     };
     capabilities.is_some_and(|capabilities| {
-        capabilities
-            .all("guest")
-            .filter_map(|guest| guest.child("arch"))
-            .any(|arch| {
-                arch.attribute("name") == Some(std::env::consts::ARCH)
-                    && arch.all("domain").any(|domain| domain.attribute("type") == Some("kvm"))
-            })
+        capabilities.all("guest").filter_map(|guest| guest.child("arch")).any(|arch| {
+            arch.attribute("name") == Some(std::env::consts::ARCH)
+                && arch.all("domain").any(|domain| domain.attribute("type") == Some("kvm"))
+        })
     })
 }
 
@@ -69,33 +82,70 @@ fn clean(connect: &Connect) {
     }
 }
 
-fn run(connect: &Connect) -> Result<(), String> {
+fn run(connect: &Connect, state: &Path, model: CpuModel) -> Result<(), String> {
     let name = format!("{PREFIX}{}", std::process::id());
-    let document = format!(
-        "<domain type='kvm'><name>{name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>\
-         <os><type arch='{}'>hvm</type></os><on_crash>destroy</on_crash><on_reboot>destroy</on_reboot>\
-         <devices><memballoon model='none'/><video><model type='none'/></video></devices></domain>",
-        std::env::consts::ARCH
-    );
-    let said = |error: virt::error::Error| error.message().to_owned();
-    let domain =
-        Domain::create_xml(connect, &document, sys::VIR_DOMAIN_START_AUTODESTROY).map_err(said)?;
-    let result = lasts(&domain);
-    let _ = domain.destroy();
+    let dir = state.join(&name);
+    let disk = dir.join("boot.img");
+    let word = dir.join("serial.log");
+    let result = fs::create_dir_all(&dir)
+        .and_then(|()| fs::write(&disk, boot_sector()))
+        .and_then(|()| fs::write(&word, ""))
+        .map_err(|error| format!("{}: {error}", dir.display()))
+        .and_then(|()| {
+            let cpu = model.xml();
+            let arch = std::env::consts::ARCH;
+            let document = format!(
+                "<domain type='kvm'><name>{name}</name><memory unit='MiB'>32</memory>\
+                 <vcpu>1</vcpu><os><type arch='{arch}'>hvm</type><boot dev='hd'/></os>\
+                 <features><acpi/><apic/></features>{cpu}\
+                 <on_crash>destroy</on_crash><on_reboot>destroy</on_reboot><devices>\
+                 <disk type='file' device='disk'><driver name='qemu' type='raw'/>\
+                 <source file='{}'/><target dev='vda' bus='virtio'/></disk>\
+                 <serial type='file'><source path='{}'/></serial>\
+                 <memballoon model='none'/><video><model type='none'/></video></devices></domain>",
+                quick_xml::escape::escape(disk.to_string_lossy()),
+                quick_xml::escape::escape(word.to_string_lossy()),
+            );
+            let flags = sys::VIR_DOMAIN_START_AUTODESTROY;
+            let domain = Domain::create_xml(connect, &document, flags)
+                .map_err(|error| error.message().to_owned())?;
+            let result = speaks(&domain, &word);
+            let _ = domain.destroy();
+            result
+        });
+    let _ = fs::remove_dir_all(&dir);
     result
 }
 
-fn lasts(domain: &Domain) -> Result<(), String> {
-    let started = Instant::now();
+fn speaks(domain: &Domain, word: &Path) -> Result<(), String> {
+    let deadline = Instant::now() + MUST_SPEAK;
     loop {
+        if fs::read(word).is_ok_and(|said| said.contains(&WORD)) {
+            return Ok(());
+        }
         let info = domain.get_info().map_err(|_| "the probe's guest died".to_owned())?;
         if info.state != sys::VIR_DOMAIN_RUNNING {
             return Err(format!("the probe's guest is in state {}", info.state));
         }
-        if started.elapsed() >= MUST_LAST {
-            let used = info.cpu_time > 0;
-            return used.then_some(()).ok_or_else(|| "the probe's guest never ran".to_owned());
+        if !cfg!(target_arch = "x86_64") && info.cpu_time > 0 {
+            // Boot sectors are x86's; elsewhere it must do with having run.
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err("the probe's guest did not run".to_owned());
         }
         std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_sector_is_one() {
+        let sector = boot_sector();
+        assert_eq!(sector.len(), 512);
+        assert!(sector.ends_with(&[0x55, 0xaa]));
     }
 }

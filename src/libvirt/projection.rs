@@ -206,7 +206,10 @@ mod tests {
         let mut is = declared.clone();
         assert_eq!(is.difference(&declared), None);
         is.memory_kib = 128 << 10;
-        assert_eq!(is.difference(&declared).as_deref(), Some("memory is 128 MiB, declared 256 MiB"));
+        assert_eq!(
+            is.difference(&declared).as_deref(),
+            Some("memory is 128 MiB, declared 256 MiB")
+        );
         is.cpus = 1;
         is.disks.push(DiskProjection { target: "vdb".into(), source: "/x".into() });
         let said = is.difference(&declared).expect("differs");

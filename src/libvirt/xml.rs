@@ -157,8 +157,9 @@ mod tests {
 
     #[test]
     fn text_attributes_and_entities_are_read() {
-        let root = parse("<?xml version='1.0'?><a x='1 &lt; 2'>p &amp; q &#65;<b/><!-- c --><b/></a>")
-            .expect("well-formed");
+        let root =
+            parse("<?xml version='1.0'?><a x='1 &lt; 2'>p &amp; q &#65;<b/><!-- c --><b/></a>")
+                .expect("well-formed");
         assert_eq!(root.attribute("x"), Some("1 < 2"));
         assert_eq!(root.text, "p & q A");
         assert_eq!(root.all("b").count(), 2);
