@@ -24,8 +24,6 @@ use crate::engine::id::VmId;
 use crate::engine::input::HypervisorInput;
 use crate::engine::spec::{Boot, ImageSource, VmDefinition};
 
-/// How long a guest may take to power off before it is started from another definition.
-const RESTART_GRACE: Duration = Duration::from_secs(10);
 /// A guest on its way down is looked at this often, should its event be lost.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -179,7 +177,7 @@ impl Job<'_> {
                 return self.wake(sighting.seen.state);
             }
             tracing::info!(vm = %self.id, edited = ?sighting.seen.edited, "stopped, to follow its definition");
-            self.end(RESTART_GRACE, sighting.seen.state)?;
+            self.end(self.core.config.restart_grace, sighting.seen.state)?;
         }
         self.define(xml)?;
         self.core.slow_call(&self.session, "start a domain", {

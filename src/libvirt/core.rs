@@ -218,13 +218,14 @@ impl Core {
 
     /// Looks at a domain.
     pub fn look_at_uuid(&self, session: &Arc<Session>, uuid: String) -> Result<Look, LibvirtError> {
-        let found = self.call(session, "look at a domain", move |connect| {
-            match Domain::lookup_by_uuid_string(connect, &uuid).and_then(|domain| look(&domain)) {
-                Err(error) if error.code() == ErrorNumber::NoDomain => Ok(Look::Absent),
-                other => other,
-            }
-        });
-        found
+        self.call(session, "look at a domain", move |connect| match Domain::lookup_by_uuid_string(
+            connect, &uuid,
+        )
+        .and_then(|domain| look(&domain))
+        {
+            Err(error) if error.code() == ErrorNumber::NoDomain => Ok(Look::Absent),
+            other => other,
+        })
     }
 }
 

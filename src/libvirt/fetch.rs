@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -215,11 +215,11 @@ impl Fetcher {
         let forbidden = || {
             unusable(format!("{url}: files are read below the directories that the agent allows"))
         };
+        let plain =
+            path.is_absolute() && path.components().all(|part| part != Component::ParentDir);
         let path = match path.canonicalize() {
             Ok(path) if allowed(&path) => path,
-            Err(error) if path.is_absolute() && path.ancestors().any(|above| allowed(above)) => {
-                return Err(unreachable(error));
-            }
+            Err(error) if plain && path.ancestors().any(allowed) => return Err(unreachable(error)),
             _ => return Err(forbidden()),
         };
         let file = File::open(&path).map_err(unreachable)?;

@@ -49,7 +49,8 @@ fn storage(state: &Path) -> u64 {
     }
 }
 
-fn boot_id() -> String {
+/// Changes at every boot of the machine; empty where the kernel does not tell.
+pub fn boot_id() -> String {
     match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
         Ok(id) => id.trim().to_owned(),
         Err(error) => {

@@ -80,12 +80,13 @@ fn connect(
     let config = &core.config;
     let away = |_| LibvirtError::Away;
     let (uri, inbox) = (config.uri.clone(), core.inbox.clone());
+    // Made into a session inside of the call: should it come too late, it is closed where it is dropped.
     let opened = core.calls.run(config.call_timeout, move || {
         let mut connect = Connect::open(Some(&uri))?;
         // Before events: a daemon that hangs must be noticed. The test driver has none.
         let _ = connect.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1);
         match events::watch(&connect, &inbox, generation) {
-            Ok(watch) => Ok((connect, watch)),
+            Ok(watch) => Ok(Session::new(connect, generation, DomainType::Qemu, watch)),
             Err(error) => {
                 let _ = connect.close();
                 Err(error)
@@ -93,9 +94,7 @@ fn connect(
         }
     });
     let open = |source| LibvirtError::api("be connected to", source);
-    let (connect, watch) = opened.map_err(away)?.map_err(open)?;
-    // From here on the session closes the connection, whatever fails.
-    let mut session = Session::new(connect, generation, DomainType::Qemu, watch);
+    let mut session = opened.map_err(away)?.map_err(open)?;
     session.kind = match *kind {
         Some(known) => known,
         None => {

@@ -13,6 +13,9 @@
 //! [`FailureKind::Unavailable`](crate::engine::host::FailureKind) meanwhile. Domains that do not carry
 //! our metadata are never touched and never reported.
 
+// Limits, threads and clocks are this room's trade; the ban is for the engine.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod calls;
 mod commands;
 mod core;
@@ -31,6 +34,11 @@ mod projection;
 mod sighting;
 mod tool;
 mod xml;
+
+#[cfg(test)]
+mod domain_tests;
+#[cfg(test)]
+mod images_tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +68,8 @@ pub struct LibvirtConfig {
     pub call_timeout: Duration,
     /// Limit of a call that starts or ends a guest.
     pub start_timeout: Duration,
+    /// How long a guest may take to power off before it is started from another definition.
+    pub restart_grace: Duration,
     /// How often every domain is looked at, for what events missed.
     pub full_pass_every: Duration,
 }
@@ -76,6 +86,7 @@ impl LibvirtConfig {
             file_roots: Vec::new(),
             call_timeout: Duration::from_secs(20),
             start_timeout: Duration::from_secs(120),
+            restart_grace: Duration::from_secs(10),
             full_pass_every: Duration::from_secs(60),
         }
     }

@@ -14,14 +14,20 @@ use virt::domain::Domain;
 use virt_sys as sys;
 
 use super::domain::{CpuModel, DomainType};
+use super::host;
 use super::xml;
 
 /// Names of probes; what is left of an earlier one is cleaned away.
 const PREFIX: &str = "discovery-probe-";
 /// Firmware and the boot sector take a fraction of a second under KVM.
-const MUST_SPEAK: Duration = Duration::from_secs(8);
+const MUST_SPEAK: Duration = Duration::from_secs(5);
 /// How often its word is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Processor models, the richest first.
+const MODELS: [CpuModel; 3] =
+    [CpuModel::Host, CpuModel::HostWithoutArchCapabilities, CpuModel::Default];
+/// Where in the state directory the finding is kept: an agent that is upgraded need not wait again.
+const REMEMBERED: &str = "acceleration";
 /// What the guest says.
 const WORD: u8 = b'K';
 
@@ -33,18 +39,72 @@ pub fn domain_type(connect: &Connect, state: &Path) -> DomainType {
         tracing::info!("libvirt offers no KVM here; guests are emulated");
         return DomainType::Qemu;
     }
+    let conditions = conditions(connect);
+    let file = state.join(REMEMBERED);
+    if let Some(kind) = fs::read_to_string(&file).ok().and_then(|text| recall(&text, &conditions)) {
+        tracing::info!(?kind, "an earlier probe since this boot found out");
+        return kind;
+    }
     clean(connect);
-    for model in [CpuModel::Host, CpuModel::HostWithoutArchCapabilities, CpuModel::Default] {
+    let kind = probe(connect, state);
+    // Only saves time: whatever becomes of it, the next probe finds out.
+    if let Err(error) = fs::write(&file, format!("{conditions}\n{}\n", word_for(kind))) {
+        tracing::info!(%error, "the probe's finding cannot be kept");
+    }
+    kind
+}
+
+fn probe(connect: &Connect, state: &Path) -> DomainType {
+    for model in MODELS {
         match run(connect, state, model) {
             Ok(()) => {
                 tracing::info!(?model, "a throw-away guest ran under KVM");
                 return DomainType::Kvm(model);
             }
-            Err(reason) => tracing::warn!(reason, ?model, "KVM is offered and does not work so"),
+            Err(Mute::NotStarted(reason)) => {
+                tracing::info!(reason, ?model, "KVM cannot start a guest with this processor");
+            }
+            // A poorer processor would not help.
+            Err(Mute::NotRun(reason)) => {
+                tracing::warn!(reason, ?model, "KVM is offered and runs nothing");
+                break;
+            }
         }
     }
-    tracing::warn!("guests are emulated");
+    tracing::warn!("KVM is offered and does not work; guests are emulated");
     DomainType::Qemu
+}
+
+/// What a finding holds for: this boot, this hypervisor.
+fn conditions(connect: &Connect) -> String {
+    let version = connect.get_hyp_version().unwrap_or(0);
+    format!("boot {} hypervisor {version}", host::boot_id())
+}
+
+fn word_for(kind: DomainType) -> &'static str {
+    match kind {
+        DomainType::Kvm(CpuModel::Host) => "kvm-host",
+        DomainType::Kvm(CpuModel::HostWithoutArchCapabilities) => {
+            "kvm-host-without-arch-capabilities"
+        }
+        DomainType::Kvm(CpuModel::Default) => "kvm-default",
+        DomainType::Qemu | DomainType::Test => "emulation",
+    }
+}
+
+fn recall(text: &str, conditions: &str) -> Option<DomainType> {
+    let (held, word) = text.trim_end().split_once('\n')?;
+    let kinds = MODELS.map(DomainType::Kvm).into_iter().chain([DomainType::Qemu]);
+    kinds.into_iter().find(|kind| held == conditions && word_for(*kind) == word)
+}
+
+/// Why a probe's guest did not say its word.
+#[derive(Debug)]
+enum Mute {
+    /// It was not started.
+    NotStarted(String),
+    /// It was, and did nothing.
+    NotRun(String),
 }
 
 /// A boot sector that says its word on the first serial port, then halts for ever.
@@ -82,7 +142,7 @@ fn clean(connect: &Connect) {
     }
 }
 
-fn run(connect: &Connect, state: &Path, model: CpuModel) -> Result<(), String> {
+fn run(connect: &Connect, state: &Path, model: CpuModel) -> Result<(), Mute> {
     let name = format!("{PREFIX}{}", std::process::id());
     let dir = state.join(&name);
     let disk = dir.join("boot.img");
@@ -90,7 +150,7 @@ fn run(connect: &Connect, state: &Path, model: CpuModel) -> Result<(), String> {
     let result = fs::create_dir_all(&dir)
         .and_then(|()| fs::write(&disk, boot_sector()))
         .and_then(|()| fs::write(&word, ""))
-        .map_err(|error| format!("{}: {error}", dir.display()))
+        .map_err(|error| Mute::NotStarted(format!("{}: {error}", dir.display())))
         .and_then(|()| {
             let cpu = model.xml();
             let arch = std::env::consts::ARCH;
@@ -108,8 +168,8 @@ fn run(connect: &Connect, state: &Path, model: CpuModel) -> Result<(), String> {
             );
             let flags = sys::VIR_DOMAIN_START_AUTODESTROY;
             let domain = Domain::create_xml(connect, &document, flags)
-                .map_err(|error| error.message().to_owned())?;
-            let result = speaks(&domain, &word);
+                .map_err(|error| Mute::NotStarted(error.message().to_owned()))?;
+            let result = speaks(&domain, &word).map_err(Mute::NotRun);
             let _ = domain.destroy();
             result
         });
@@ -147,5 +207,15 @@ mod tests {
         let sector = boot_sector();
         assert_eq!(sector.len(), 512);
         assert!(sector.ends_with(&[0x55, 0xaa]));
+    }
+
+    #[test]
+    fn a_finding_is_recalled_under_its_own_conditions_only() {
+        for kind in MODELS.map(DomainType::Kvm).into_iter().chain([DomainType::Qemu]) {
+            let text = format!("boot 1\n{}\n", word_for(kind));
+            assert_eq!(recall(&text, "boot 1"), Some(kind));
+            assert_eq!(recall(&text, "boot 2"), None);
+        }
+        assert_eq!(recall("boot 1\nnonsense\n", "boot 1"), None);
     }
 }

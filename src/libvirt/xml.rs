@@ -42,6 +42,7 @@ impl Element {
     }
 
     /// The element that a path of first children leads to.
+    #[cfg(test)]
     #[must_use]
     pub fn at(&self, path: &[&str]) -> Option<&Element> {
         path.iter().try_fold(self, |element, name| element.child(name))

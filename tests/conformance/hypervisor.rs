@@ -65,6 +65,9 @@ fn libvirt(uri: &str) -> (Subject, tempfile::TempDir) {
     let state = tempfile::tempdir().expect("a directory for the state");
     let mut config = LibvirtConfig::new(uri, state.path());
     config.file_roots = vec![state.path().join("import")];
+    // Guests of the suite have no operating system that could hear their power button.
+    config.call_timeout = std::time::Duration::from_secs(5);
+    config.restart_grace = std::time::Duration::from_secs(1);
     let (sender, inputs) = mpsc::channel(INPUT_QUEUE);
     let libvirt = Libvirt::start(config, sender).expect("starts without a daemon too");
     let hands = LibvirtHands::new(uri);

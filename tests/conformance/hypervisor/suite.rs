@@ -36,6 +36,7 @@ fn it_tells_the_host_and_all_domains_when_it_connects(subject: &mut Subject) {
     assert!(host.capacity.cpu_milli >= 1000 && host.capacity.memory > 0, "{host:?}");
     assert!(host.storage > 0 && !host.hypervisor.is_empty(), "{host:?}");
     assert!(!host.boot_id.is_empty(), "{host:?}");
+    println!("on {}, {:?}", host.hypervisor, host.acceleration);
     let all = subject.expect("a full pass", |input| match input {
         HypervisorInput::Domains(all) => Some(all.clone()),
         _ => None,
