@@ -1,0 +1,162 @@
+//! What agents report about a `VirtualEnvironment`.
+//!
+//! States are plain strings in the schema: the API server must not refuse the report of an agent that
+//! is newer than the definition. Readers meet an unknown word as `Unknown`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the environment is, written by its handler.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualEnvironmentStatus {
+    /// The generation of the spec that the handler has seen. The rest of the status is about that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Waiting` (admitted, not placed), `Running` (placed), `Terminated` (stopped as declared, disks kept)
+    /// or `Deleting`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub phase: Option<Phase>,
+
+    /// `Ready`: it is as declared. `Placed`: every VM has a node. `Progressing`: work is going on. And for
+    /// tools that read kstatus: `Reconciling` and `Stalled`, present only while true. Wait for it by
+    /// `kubectl wait --for=condition=Ready ve/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+
+    /// VMs that run, of those declared, to read. Example: `3/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+
+    /// Number of VMs that run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_vms: Option<u32>,
+
+    /// Number of VMs declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_vms: Option<u32>,
+
+    /// Number of VMs of the scaled member: what `kubectl scale` reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+
+    /// Selector of the scaled member, for autoscalers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+
+    /// Nodes that hold its VMs, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub nodes: Vec<String>,
+
+    /// The same nodes in one line, to read. Example: `node1,node3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_list: Option<String>,
+
+    /// Node whose agent handles this environment: the first live one of the replica set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+
+    /// Nodes whose agents keep this environment's record. Written once, by the agent that saw the new
+    /// environment first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub replica_set: Vec<String>,
+
+    /// Every VM, one entry each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub vms: Vec<VmStatus>,
+
+    /// Why it waits: the constraint that cannot hold, or the resource that is short, and by how much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_reason: Option<String>,
+}
+
+/// One VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VmStatus {
+    /// `<environment>-<member>-<index>`. Its libvirt domain is `<namespace>.<name>`.
+    pub name: String,
+
+    /// The member it is a replica of.
+    pub member: String,
+
+    /// Which replica, from 0.
+    pub index: u32,
+
+    /// Node that holds it. Absent: not placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+
+    /// `Waiting` (not placed), `Preparing` (images and disks), `Starting`, `Running`, `Stopping`, `Stopped`
+    /// (powered off, and its run strategy keeps it so, or declared Terminated), `Crashed`, or `Unknown`
+    /// (its node does not answer).
+    #[schemars(with = "String")]
+    pub state: VmState,
+
+    /// UUID of its libvirt domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+
+    /// Counts its placements; a domain of an older epoch is not this VM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+
+    /// When it came into this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+
+    /// Why it is in this state, in one word. Example: `GuestPoweredOff`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+
+    /// Why it is in this state, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// States of an environment, as an operating system has them for processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Admitted, not placed.
+    Waiting,
+    /// Placed.
+    Running,
+    /// Stopped as declared, disks kept.
+    Terminated,
+    /// Deleted by its owner; its VMs are being removed.
+    Deleting,
+    /// A word of a newer agent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// States of a VM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmState {
+    /// Not placed.
+    Waiting,
+    /// Placed; its node fetches images and makes disks.
+    Preparing,
+    /// Its node starts it.
+    Starting,
+    /// Its guest runs.
+    Running,
+    /// Its node stops it.
+    Stopping,
+    /// Powered off, and it stays so.
+    Stopped,
+    /// Its guest failed, and it is not (or not yet) started again.
+    Crashed,
+    /// Its node does not answer, or a word of a newer agent.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
