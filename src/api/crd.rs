@@ -7,12 +7,16 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{PhysicalNode, VirtualEnvironment};
 
 /// Width at which long text is folded, characters.
 const FOLD_AT: usize = 100;
+
+/// Helm leaves what carries this alone when its release is uninstalled. A definition's deletion deletes
+/// every resource of its kind: uninstalling a chart must not end guests.
+const KEEP: (&str, &str) = ("helm.sh/resource-policy", "keep");
 
 /// Every resource definition of this group.
 ///
@@ -25,6 +29,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         .map(|crd| {
             let mut value = serde_json::to_value(crd).expect("a derived definition is JSON");
             tidy(&mut value);
+            value["metadata"]["annotations"] = json!({KEEP.0: KEEP.1});
             serde_json::from_value(value).expect("tidying takes optional keys out only")
         })
         .collect()
@@ -179,8 +184,6 @@ fn scalar_text(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

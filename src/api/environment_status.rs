@@ -94,9 +94,10 @@ pub struct VmStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
 
-    /// `Waiting` (not placed), `Preparing` (images and disks), `Starting`, `Running`, `Stopping`, `Stopped`
-    /// (powered off, and its run strategy keeps it so, or declared Terminated), `Crashed`, or `Unknown`
-    /// (its node does not answer).
+    /// `Waiting` (not placed), `Starting` (its images and disks are made, or it is being started), `Running`,
+    /// `Paused`, `Stopping`, `Stopped` (declared Terminated), `BackOff` (it failed and is tried again),
+    /// `Completed` (it ended by itself and its run strategy leaves it so), `Removing`, or `Unknown` (its node
+    /// does not answer).
     #[schemars(with = "String")]
     pub state: VmState,
 
@@ -107,6 +108,10 @@ pub struct VmStatus {
     /// Counts its placements; a domain of an older epoch is not this VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
+
+    /// How often it was started again after it stopped by itself, or was ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<u32>,
 
     /// When it came into this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,20 +148,48 @@ pub enum Phase {
 pub enum VmState {
     /// Not placed.
     Waiting,
-    /// Placed; its node fetches images and makes disks.
-    Preparing,
-    /// Its node starts it.
+    /// Its images and disks are made, or its domain is being started.
     Starting,
     /// Its guest runs.
     Running,
+    /// Its processors are paused, and about to be continued.
+    Paused,
     /// Its node stops it.
     Stopping,
-    /// Powered off, and it stays so.
+    /// Stopped, as declared.
     Stopped,
-    /// Its guest failed, and it is not (or not yet) started again.
-    Crashed,
+    /// It failed, and is tried again.
+    BackOff,
+    /// It ended by itself, and its run strategy leaves it so.
+    Completed,
+    /// It is being removed.
+    Removing,
     /// Its node does not answer, or a word of a newer agent.
     #[default]
     #[serde(other)]
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_newer_agent_are_read_as_unknown() {
+        let status: VirtualEnvironmentStatus = serde_json::from_value(json!({
+            "phase": "Sleeping",
+            "vms": [{"name": "a-web-0", "member": "web", "index": 0, "state": "Migrating"}],
+        }))
+        .expect("an unknown word is no error");
+        assert_eq!(status.phase, Some(Phase::Unknown));
+        assert_eq!(status.vms[0].state, VmState::Unknown);
+    }
+
+    #[test]
+    fn an_empty_status_takes_nothing_from_another_writer() {
+        let empty = serde_json::to_value(VirtualEnvironmentStatus::default()).expect("it is JSON");
+        assert_eq!(empty, json!({}));
+    }
 }

@@ -27,13 +27,11 @@ pub use conditions::{node_condition, node_reason, ve_condition, ve_reason};
 pub use crd::{crds, crds_yaml, definition_yaml};
 pub use environment_status::{Phase, VirtualEnvironmentStatus, VmState, VmStatus};
 pub use physical_node::{
-    Acceleration, AccelerationKind, Coordinates, NodeOverlay, NodeResources, NodeUsage, Overcommit,
-    PhysicalNode, PhysicalNodeSpec, PhysicalNodeStatus, Reserved, DEFAULT_CPU_PERCENT,
+    Acceleration, AccelerationKind, Coordinates, DEFAULT_CPU_PERCENT, NodeOverlay, NodeResources,
+    NodeUsage, Overcommit, PhysicalNode, PhysicalNodeSpec, PhysicalNodeStatus, Reserved,
 };
-pub use placement::{
-    Fence, Gather, NodeSelection, PlacementConstraint, Spread, TopologyDomain,
-};
-pub use quantity::{bytes, from_bytes, from_milli, milli, QuantityError};
+pub use placement::{Fence, Gather, NodeSelection, PlacementConstraint, Spread, TopologyDomain};
+pub use quantity::{QuantityError, bytes, from_bytes, from_milli, milli};
 pub use virtual_environment::{
     Boot, BootImage, DesiredState, Disk, DiskImage, Member, MemberKind, RunStrategy,
     VirtualEnvironment, VirtualEnvironmentSpec,
@@ -61,7 +59,7 @@ pub const MAX_DISKS: usize = 16;
 /// Most placement constraints of one environment.
 pub const MAX_CONSTRAINTS: usize = 16;
 /// Most nodes that one constraint names. Labels name more.
-pub const MAX_NODE_NAMES: usize = 64;
+pub const MAX_NODE_NAMES: usize = 32;
 /// Longest name of a member or a disk, bytes. With a namespace and an environment of 63 each, a libvirt
 /// domain is named in at most 163 bytes, and its files in fewer than the 255 that file systems allow.
 pub const MAX_PART_NAME: usize = 32;

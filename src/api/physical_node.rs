@@ -1,4 +1,5 @@
 //! `PhysicalNode`: a host. Its agent makes it and reports; people edit its spec.
+#![allow(clippy::duplicated_attributes, reason = "every printer column has a type")]
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -28,15 +29,35 @@ pub const DEFAULT_CPU_PERCENT: u32 = 400;
            Deleting it revokes its agent's identity: peers then refuse that agent until it is made again.",
     selectable = ".spec.schedulable",
     selectable = ".spec.site",
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Schedulable", type_ = "string",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Schedulable",
+        type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Schedulable\")].status",
-        description = "Whether new VMs may be placed on it"),
-    printcolumn(name = "VMs", type_ = "integer", json_path = ".status.vms"),
-    printcolumn(name = "CPU", type_ = "string", json_path = ".status.usage.cpus",
-        description = "Virtual processors in use, of those allocatable"),
-    printcolumn(name = "Memory", type_ = "string", json_path = ".status.usage.memory",
-        description = "Memory in use, of that allocatable"),
+        description = "Whether new VMs may be placed on it"
+    ),
+    printcolumn(
+        name = "VMs",
+        type_ = "integer",
+        json_path = ".status.vms",
+        description = "VMs that it holds"
+    ),
+    printcolumn(
+        name = "CPU",
+        type_ = "string",
+        json_path = ".status.usage.cpus",
+        description = "Virtual processors in use, of those allocatable"
+    ),
+    printcolumn(
+        name = "Memory",
+        type_ = "string",
+        json_path = ".status.usage.memory",
+        description = "Memory in use, of that allocatable"
+    ),
     printcolumn(name = "Site", type_ = "string", json_path = ".spec.site"),
     printcolumn(name = "Acceleration", type_ = "string", json_path = ".status.acceleration.kind"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -63,7 +84,10 @@ pub struct PhysicalNodeSpec {
     /// Place that the node is at, to read and to select by: at most 63 letters, digits, `-`, `_` and `.`.
     /// Example: `lyon`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+    )]
     pub site: Option<String>,
 }
 
@@ -175,6 +199,10 @@ pub struct PhysicalNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vms: Option<u32>,
 
+    /// Number of those that run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_vms: Option<u32>,
+
     /// How guests run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acceleration: Option<Acceleration>,
@@ -274,8 +302,7 @@ pub struct NodeOverlay {
     pub protocol: Option<u32>,
 }
 
-/// A Vivaldi coordinate, in thousandths of a millisecond (integers, because a report must not change by
-/// a rounding).
+/// A Vivaldi coordinate, in microseconds (integers, because a report must not change by a rounding).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Coordinates {
@@ -283,8 +310,10 @@ pub struct Coordinates {
     pub x: i64,
     /// Second axis, microseconds.
     pub y: i64,
+    /// Third axis, microseconds.
+    pub z: i64,
     /// Height: the part of every round trip that is the node's own, microseconds.
     pub height: i64,
-    /// Expected error, percent.
+    /// Expected error, 0 (sure) to 100 percent.
     pub error_percent: i64,
 }

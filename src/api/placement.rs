@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::environment_rules as rules;
 
-/// One constraint: exactly one of its fields is set. (A struct rather than an enum, because the API
-/// server's word for a broken `oneOf` helps nobody, and a CEL rule can say what to do.)
+// A struct rather than an enum, because the API server's word for a broken `oneOf` helps nobody, and a
+// CEL rule can say what to do.
+/// One constraint: exactly one of its fields is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::constraint_rules()))]
@@ -83,9 +84,9 @@ pub struct Fence {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules::node_selection_rules()))]
 pub struct NodeSelection {
-    /// Node names, at most 64. Example: `[node1, node2]`.
+    /// Node names, at most 32; for more, use labels. Example: `[node1, node2]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub names: Vec<String>,
 
     /// Labels, at most 16, all of which a node must carry. Example: `{disk: nvme}`.

@@ -64,9 +64,7 @@ fn whole(quantity: &Quantity, scale: i32) -> Result<u64, QuantityError> {
     if unsigned.starts_with('-') {
         return Err(QuantityError::OutOfRange(text.to_owned()));
     }
-    let end = unsigned
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(unsigned.len());
+    let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
     let (binary, decimal) = exponents(suffix).ok_or_else(malformed)?;
     let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -139,7 +137,6 @@ pub(super) fn reserved_memory_schema(_: &mut SchemaGenerator) -> Schema {
 /// Schema of a quantity that an agent reports.
 pub(super) fn reported_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "x-kubernetes-int-or-string": true,
         "maxLength": 32,
     })
@@ -147,14 +144,19 @@ pub(super) fn reported_schema(_: &mut SchemaGenerator) -> Schema {
 
 /// A quantity between two others, both included. `maxLength` bounds the cost of its rule.
 fn bounded(least: &str, most: &str, integer: bool) -> Schema {
-    let whole = if integer { " && quantity(string(self)).isInteger()" } else { "" };
+    // isInteger() will not do: it says no to 1.5Gi. Below 2^53 a double holds every whole number.
+    let whole = if integer {
+        " && double(int(quantity(string(self)).asApproximateFloat())) == \
+         quantity(string(self)).asApproximateFloat()"
+    } else {
+        ""
+    };
     let rule = format!(
         "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('{least}')) >= 0 \
          && quantity(string(self)).compareTo(quantity('{most}')) <= 0{whole}"
     );
     let unit = if integer { ", in whole bytes" } else { "" };
     json_schema!({
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "x-kubernetes-int-or-string": true,
         "maxLength": 32,
         "x-kubernetes-validations": [json!({

@@ -1,4 +1,5 @@
 //! `VirtualEnvironment`: the unit people manage, a group of (possibly unlike) virtual machines.
+#![allow(clippy::duplicated_attributes, reason = "every printer column has a type")]
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::CustomResource;
@@ -245,4 +246,53 @@ pub enum RunStrategy {
     RerunOnFailure,
     /// Never start it again.
     Once,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(extra: serde_json::Value) -> VirtualEnvironmentSpec {
+        let boot = json!({"kernel": {"url": "file:///vmlinuz"}});
+        let mut spec = json!({"members": [
+            {"name": "web", "replicas": 2, "cpus": 1, "memory": "64Mi", "boot": boot},
+            {"name": "db", "cpus": 1, "memory": 67_108_864, "boot": boot},
+        ]});
+        spec.as_object_mut().into_iter().for_each(|map| {
+            map.extend(extra.as_object().cloned().unwrap_or_default());
+        });
+        serde_json::from_value(spec).expect("the spec is one")
+    }
+
+    fn counts(spec: &VirtualEnvironmentSpec) -> Vec<u32> {
+        spec.members.iter().map(|member| spec.replicas_of(member)).collect()
+    }
+
+    #[test]
+    fn the_scaled_number_is_about_one_member_only() {
+        assert_eq!(counts(&spec(json!({}))), [2, 1]);
+        assert_eq!(counts(&spec(json!({"replicas": 5}))), [5, 1]);
+        assert_eq!(counts(&spec(json!({"replicas": 0, "scaledMember": "db"}))), [2, 0]);
+        assert_eq!(counts(&spec(json!({"scaledMember": "db"}))), [2, 1]);
+    }
+
+    #[test]
+    fn what_is_left_out_is_read_as_the_definition_defaults_it() {
+        let spec = spec(json!({}));
+        assert_eq!(spec.state, DesiredState::Running);
+        assert_eq!(spec.members[1].replicas, 1);
+        assert_eq!(spec.members[1].kind, MemberKind::VirtualMachine);
+        assert_eq!(spec.members[1].run_strategy, RunStrategy::Always);
+        assert_eq!(super::super::bytes(&spec.members[1].memory), Ok(64 << 20));
+    }
+
+    #[test]
+    fn what_is_not_set_is_not_written() {
+        let text = serde_json::to_string(&spec(json!({}))).expect("a spec is JSON");
+        for absent in ["null", "placement", "scaledMember", "disks", "sha256", "cmdline"] {
+            assert!(!text.contains(absent), "{absent} in {text}");
+        }
+    }
 }

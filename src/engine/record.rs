@@ -1,11 +1,12 @@
 //! What an engine keeps on disk: a small map of records, each written whole.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::id::{NodeName, ProcedureId, VeUid, VmId};
 use super::input::VeDeclared;
-use super::spec::VmDefinition;
-use std::collections::BTreeMap;
+use super::spec::{Resources, VmDefinition};
 
 /// Where a record is kept. Records of the same key replace each other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +58,8 @@ pub struct Placement {
     pub node: NodeName,
     /// Counts this VM's placements.
     pub epoch: u64,
+    /// Its memory is promised there. Not so while the environment is terminated: then only its disks are.
+    pub active: bool,
 }
 
 /// The record of one virtual environment: what the replicated register will hold.
@@ -68,6 +71,8 @@ pub struct VeRecord {
     pub revisions: BTreeMap<String, i64>,
     /// Where its VMs are. All of the wanted ones, or (on first placement) none.
     pub placements: BTreeMap<VmId, Placement>,
+    /// The generation at which the environment was last placed whole, 0 if never.
+    pub committed: i64,
     /// Orders given so far; nodes ignore older ones.
     pub order: u64,
     /// The highest placement epoch given so far.
@@ -81,14 +86,26 @@ pub struct VeRecord {
 /// What a VM on this node is meant to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VmGoal {
-    /// Promised to a procedure and not yet decided: its room is kept, nothing runs.
-    Prepared,
+    /// Nothing is here yet: there is only a promise.
+    Absent,
     /// Run.
     Run,
     /// Be stopped, keep the disks.
     Stop,
     /// Be removed with its disks.
     Remove,
+}
+
+/// Room that is kept for a VM until the handler of its environment decides. It has no end by time: only
+/// an order, or the procedure's own release, undoes a promise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// The procedure that it was given to.
+    pub procedure: ProcedureId,
+    /// Orders numbered below this one know nothing of it.
+    pub order: u64,
+    /// What would run.
+    pub definition: VmDefinition,
 }
 
 /// The record of one VM on this node.
@@ -98,14 +115,28 @@ pub struct VmRecord {
     pub definition: VmDefinition,
     /// What it is meant to do.
     pub goal: VmGoal,
+    /// Room that is kept for it until its handler decides.
+    pub promise: Option<Promise>,
     /// Who handles its environment.
     pub handler: NodeName,
-    /// The order that said so; older ones are ignored.
+    /// The newest order; older ones are ignored.
     pub order: u64,
-    /// The procedure that prepared it, while it is only prepared.
-    pub procedure: Option<ProcedureId>,
+    /// What the domain that may be running takes, written before it is started.
+    pub running: Option<Resources>,
     /// It ended by itself and its run strategy leaves it so.
     pub completed: bool,
     /// How often it was started again.
     pub restarts: u32,
+}
+
+impl VmRecord {
+    /// What is kept for it: for the largest of what runs, what is to run, and what is promised.
+    #[must_use]
+    pub fn held(&self) -> Resources {
+        let size = |vm: &VmDefinition| Resources::of(vm.cpus, vm.memory);
+        let goal = (self.goal == VmGoal::Run).then(|| size(&self.definition));
+        let promised = self.promise.as_ref().map(|promise| size(&promise.definition));
+        let parts = [goal, self.running, promised].into_iter().flatten();
+        parts.fold(Resources::default(), |held, part| held.largest(&part))
+    }
 }

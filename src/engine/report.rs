@@ -178,6 +178,10 @@ pub struct VmObserved {
     pub epoch: u64,
     /// The definition that runs, or is about to.
     pub revision: i64,
+    /// Room is kept for it that its handler has not decided on.
+    pub promised: bool,
+    /// The newest definition that its node has room for and will follow at the next restart.
+    pub accepted: i64,
     /// What it is doing.
     pub phase: VmPhase,
     /// The domain, if any.

@@ -128,6 +128,15 @@ pub struct NodeSelector {
     pub labels: BTreeMap<String, String>,
 }
 
+impl NodeSelector {
+    /// Whether this node is chosen.
+    #[must_use]
+    pub fn matches(&self, node: &NodeName, labels: &BTreeMap<String, String>) -> bool {
+        let labelled = || self.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+        self.names.contains(node) || (!self.labels.is_empty() && labelled())
+    }
+}
+
 /// A placement constraint, named as the literature names it (BtrPlace). An empty `members` means all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Constraint {
@@ -161,6 +170,32 @@ pub enum Constraint {
     },
     /// The environment uses at most this many nodes.
     MaxNodes(u32),
+}
+
+impl Constraint {
+    /// The literature's name, as in the manifest.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Spread { .. } => "spread",
+            Self::Gather { .. } => "gather",
+            Self::Fence { .. } => "fence",
+            Self::Ban { .. } => "ban",
+            Self::MaxNodes(_) => "maxNodes",
+        }
+    }
+
+    /// Whether it binds this member.
+    #[must_use]
+    pub fn binds(&self, member: &MemberName) -> bool {
+        match self {
+            Self::Spread { members, .. }
+            | Self::Gather { members, .. }
+            | Self::Fence { members, .. }
+            | Self::Ban { members, .. } => members.is_empty() || members.contains(member),
+            Self::MaxNodes(_) => true,
+        }
+    }
 }
 
 /// What one VM is, complete: all that its node needs to run it with nobody to ask.
@@ -225,6 +260,15 @@ impl Resources {
         Self {
             cpu_milli: self.cpu_milli.saturating_sub(other.cpu_milli),
             memory: self.memory.saturating_sub(other.memory),
+        }
+    }
+
+    /// The larger of each.
+    #[must_use]
+    pub fn largest(&self, other: &Self) -> Self {
+        Self {
+            cpu_milli: self.cpu_milli.max(other.cpu_milli),
+            memory: self.memory.max(other.memory),
         }
     }
 

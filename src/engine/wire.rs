@@ -18,6 +18,9 @@ pub const VERSION: u8 = 1;
 /// Longest encoded message, bytes. 256 VMs with 16 disks each and long URLs stay under a third of it.
 pub const MAX_MESSAGE: usize = 4 << 20;
 
+/// Longest membership packet, bytes: a QUIC datagram would hold it.
+pub const MAX_SWIM_PACKET: usize = 1200;
+
 /// One message between agents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
@@ -68,6 +71,8 @@ pub enum Message {
         procedure: ProcedureId,
         /// Who will decide.
         handler: NodeName,
+        /// Orders numbered below this one know nothing of these VMs, and do not touch them.
+        order: u64,
         /// All of them or none.
         vms: Vec<VmDefinition>,
     },
@@ -117,8 +122,19 @@ pub struct Order {
     pub handler: NodeName,
     /// Counts up; older ones are ignored.
     pub order: u64,
-    /// Run these (true) or keep them stopped.
-    pub vms: Vec<(VmDefinition, bool)>,
+    /// What is to be here.
+    pub vms: Vec<OrderedVm>,
+}
+
+/// One VM of an [`Order`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderedVm {
+    /// What it is.
+    pub definition: VmDefinition,
+    /// Run it, or keep it stopped.
+    pub run: bool,
+    /// It may be restarted now to follow a changed definition (a rolling change: one VM at a time).
+    pub may_restart: bool,
 }
 
 impl Message {
@@ -129,6 +145,7 @@ impl Message {
     pub fn check(&self) -> Result<(), &'static str> {
         let max = MAX_VMS as usize;
         match self {
+            Self::Swim(packet) if packet.len() > 2 * MAX_SWIM_PACKET => Err("swim: too long"),
             Self::Prepare { vms, .. } if vms.len() > max => Err("prepare: too many VMs"),
             Self::Order(order) if order.vms.len() > max => Err("order: too many VMs"),
             // A node may hold VMs that are being removed beside as many new ones.

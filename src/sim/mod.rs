@@ -1,1 +1,18 @@
-//! sim
+//! The deterministic simulator: many engines, one thread, virtual time.
+//!
+//! ```text
+//!   queue of events (time, number) ──> World ──> Engine::handle ──> Effects
+//!        ^                                                            │
+//!        └── network.rs (delay, loss, order) ── host.rs (domains) ────┤
+//!            api_server.rs (objects, watches)   disk (records) <──────┘
+//! ```
+//!
+//! The engines are those that run on nodes. After every event the invariants are checked. The same seed
+//! gives the same bytes, in any process on any machine.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod api_server;
+pub mod host;
+pub mod network;
+pub mod scenario;
+pub mod world;

@@ -1,10 +1,41 @@
-//! DNT, the Discovery Network Tracker: who the peers are, which are alive, how far away they are.
+//! DNT, the Discovery Network Tracker: who the peers are, which are alive, how far away they are, and
+//! which of them are gateways.
+//!
+//! ```text
+//!   PeerKnown ──> Membership (SWIM) ──> who is alive
+//!   Ping/Pong ──> Vivaldi           ──> who is near
+//!            └──> PeerState         ──> who reaches the API server ──> gateways (rendezvous)
+//! ```
 
+pub mod membership;
+pub mod rendezvous;
 pub mod vivaldi;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+use super::context::Context;
+use super::id::NodeName;
+use super::spec::Resources;
+use super::time::Instant;
+use super::wire::Message;
+pub use membership::Change;
+use membership::Membership;
 use vivaldi::Coordinate;
+
+/// How often a few peers are pinged.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// How many peers are pinged each time: the traffic of a node does not grow with the cell.
+const PINGS: usize = 4;
+/// How many gateways there are.
+const GATEWAYS: usize = 2;
+/// The key that ranks gateways.
+const GATEWAY_KEY: &str = "gateway";
+/// A peer that was not heard of for this long is not counted on to reach the API server.
+const STATE_AGE: Duration = Duration::from_secs(30);
 
 /// What an agent tells its peers about itself with every ping.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,6 +46,10 @@ pub struct PeerState {
     pub api_reachable: bool,
     /// Its failure domain, empty if it has none.
     pub zone: String,
+    /// Free for new VMs, as of this ping: a hint, never a promise.
+    pub free: Resources,
+    /// It takes new VMs.
+    pub schedulable: bool,
 }
 
 impl PeerState {
@@ -22,5 +57,231 @@ impl PeerState {
     #[must_use]
     pub fn is_finite(&self) -> bool {
         self.coordinate.is_finite()
+    }
+}
+
+#[derive(Debug)]
+struct Heard {
+    state: PeerState,
+    at: Instant,
+}
+
+/// The DNT of one agent.
+#[derive(Debug)]
+pub struct Dnt {
+    membership: Membership,
+    heard: BTreeMap<NodeName, Heard>,
+    coordinate: Coordinate,
+    api_reachable: bool,
+    ping_at: Instant,
+    /// Which peer is pinged next: everyone has a turn.
+    ping_after: Option<NodeName>,
+}
+
+/// What an input changed for the other rooms.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Who came or went.
+    pub changes: Vec<Change>,
+    /// A peer has more room than it last said, or takes VMs again.
+    pub room_appeared: bool,
+}
+
+impl Dnt {
+    /// A tracker that knows nobody, in this node's `boot`th life.
+    #[must_use]
+    pub fn new(node: &NodeName, boot: u64, seed: u64) -> Self {
+        Self {
+            membership: Membership::new(node, boot, seed),
+            heard: BTreeMap::new(),
+            coordinate: Coordinate::default(),
+            api_reachable: false,
+            ping_at: Instant::ZERO,
+            ping_after: None,
+        }
+    }
+
+    /// When something is due.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        let ping = self.membership.live().next().map(|_| self.ping_at);
+        [self.membership.next_wakeup(), ping].into_iter().flatten().min()
+    }
+
+    /// Does what is due. `own` is what peers are told about this node.
+    pub fn wake(&mut self, own: &PeerState, ctx: &mut Context) -> News {
+        let changes = self.membership.wake(ctx);
+        if self.ping_at <= ctx.now {
+            self.ping_at = ctx.now + PING_EVERY;
+            for peer in self.next_to_ping() {
+                ctx.send(&peer, Message::Ping { sent: ctx.now, state: own.clone() });
+            }
+        }
+        self.greet(changes, own, ctx)
+    }
+
+    /// A peer exists.
+    pub fn know(&mut self, node: NodeName, ctx: &mut Context) {
+        self.membership.know(node, ctx);
+    }
+
+    /// A peer is no longer one of us.
+    pub fn revoke(&mut self, node: &NodeName) -> News {
+        self.heard.remove(node);
+        News { changes: self.membership.revoke(node), room_appeared: false }
+    }
+
+    /// A membership packet.
+    pub fn swim(
+        &mut self,
+        from: &NodeName,
+        packet: &[u8],
+        own: &PeerState,
+        ctx: &mut Context,
+    ) -> News {
+        let changes = self.membership.packet(from, packet, ctx);
+        self.greet(changes, own, ctx)
+    }
+
+    /// New peers are pinged at once, so that their state is known before it is needed.
+    fn greet(&mut self, changes: Vec<Change>, own: &PeerState, ctx: &mut Context) -> News {
+        for change in &changes {
+            match change {
+                Change::Up(peer) => {
+                    ctx.send(peer, Message::Ping { sent: ctx.now, state: own.clone() });
+                }
+                Change::Down(peer) => {
+                    self.heard.remove(peer);
+                }
+            }
+        }
+        let room_appeared = changes.iter().any(|change| matches!(change, Change::Up(_)));
+        News { changes, room_appeared }
+    }
+
+    /// A peer pinged.
+    pub fn ping(
+        &mut self,
+        from: &NodeName,
+        sent: Instant,
+        state: PeerState,
+        own: &PeerState,
+        ctx: &mut Context,
+    ) -> News {
+        ctx.send(from, Message::Pong { sent, state: own.clone() });
+        self.hear(from, state, ctx)
+    }
+
+    /// A peer answered a ping that left at `sent` by this node's clock.
+    pub fn pong(
+        &mut self,
+        from: &NodeName,
+        sent: Instant,
+        state: PeerState,
+        ctx: &mut Context,
+    ) -> News {
+        if sent <= ctx.now {
+            let direction = [0; 3].map(|_: i32| ctx.rng.random::<f64>());
+            self.coordinate.observe(&state.coordinate, ctx.now.since(sent), direction);
+        }
+        self.hear(from, state, ctx)
+    }
+
+    fn hear(&mut self, from: &NodeName, state: PeerState, ctx: &mut Context) -> News {
+        let room_appeared = match self.heard.get(from) {
+            Some(before) => {
+                state.schedulable && !before.state.schedulable
+                    || state.free.memory > before.state.free.memory
+                    || state.free.cpu_milli > before.state.free.cpu_milli
+            }
+            None => true,
+        };
+        self.heard.insert(from.clone(), Heard { state, at: ctx.now });
+        News { changes: Vec::new(), room_appeared }
+    }
+
+    fn next_to_ping(&mut self) -> Vec<NodeName> {
+        let live: Vec<_> = self.membership.live().cloned().collect();
+        let start = live.iter().position(|n| Some(n) > self.ping_after.as_ref()).unwrap_or(0);
+        let turn: Vec<_> =
+            live.iter().cycle().skip(start).take(PINGS.min(live.len())).cloned().collect();
+        self.ping_after = turn.last().cloned();
+        turn
+    }
+
+    /// Whether the API server answers this agent.
+    pub fn set_api_reachable(&mut self, reachable: bool) {
+        self.api_reachable = reachable;
+    }
+
+    /// Whether the API server answers this agent.
+    #[must_use]
+    pub fn api_reachable(&self) -> bool {
+        self.api_reachable
+    }
+
+    /// This node's coordinate.
+    #[must_use]
+    pub fn coordinate(&self) -> Coordinate {
+        self.coordinate
+    }
+
+    /// Whether this peer is believed alive.
+    #[must_use]
+    pub fn is_live(&self, node: &NodeName) -> bool {
+        self.membership.is_live(node)
+    }
+
+    /// Live peers, without this node.
+    pub fn live(&self) -> impl Iterator<Item = &NodeName> {
+        self.membership.live()
+    }
+
+    /// What a peer last said of itself.
+    #[must_use]
+    pub fn state_of(&self, node: &NodeName) -> Option<&PeerState> {
+        self.heard.get(node).map(|heard| &heard.state)
+    }
+
+    /// Live peers, nearest first; peers of unknown distance last.
+    #[must_use]
+    pub fn nearest(&self) -> Vec<NodeName> {
+        let mut peers: Vec<(u64, &NodeName)> = self
+            .membership
+            .live()
+            .map(|peer| {
+                let distance = self.state_of(peer).map_or(u64::MAX, |state| {
+                    // Whole microseconds: an order that no rounding of the last bit can turn.
+                    (self.coordinate.distance(&state.coordinate) * 1000.0) as u64
+                });
+                (distance, peer)
+            })
+            .collect();
+        peers.sort();
+        peers.into_iter().map(|(_, peer)| peer.clone()).collect()
+    }
+
+    /// This node's rank among the agents that reach the API server, if it is a gateway: 0 is the first.
+    #[must_use]
+    pub fn gateway_rank(&self, node: &NodeName, now: Instant) -> Option<usize> {
+        if !self.api_reachable {
+            return None;
+        }
+        let reaching = self.membership.live().filter(|peer| {
+            self.heard
+                .get(*peer)
+                .is_some_and(|heard| heard.state.api_reachable && now.since(heard.at) < STATE_AGE)
+        });
+        let order = rendezvous::ranked(GATEWAY_KEY, reaching.chain([node]));
+        order.iter().take(GATEWAYS).position(|other| other == node)
+    }
+
+    /// The first replica set of an environment: live agents in different zones.
+    #[must_use]
+    pub fn replica_set(&self, key: &str, own: (&NodeName, &str), count: usize) -> Vec<NodeName> {
+        let peers = self.membership.live().map(|peer| {
+            (peer, self.state_of(peer).map(|state| state.zone.as_str()).unwrap_or_default())
+        });
+        rendezvous::spread(key, peers.chain([own]), count)
     }
 }

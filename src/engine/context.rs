@@ -1,0 +1,77 @@
+//! What every room may use while one input is handled: the time, the node's name, the seeded generator,
+//! and the list of effects under construction.
+
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+
+use super::effect::{Action, ClusterAction, Effects};
+use super::id::{NodeName, VeName, VeUid};
+use super::record::{Kept, Record, RecordKey};
+use super::report::{About, Happening};
+use super::time::Instant;
+use super::wire::Message;
+
+/// The one place where effects are collected.
+#[derive(Debug)]
+pub struct Context {
+    /// This node.
+    pub node: NodeName,
+    /// The time of the input that is being handled.
+    pub now: Instant,
+    /// The engine's only source of chance.
+    pub rng: ChaCha8Rng,
+    /// What this input leads to.
+    pub out: Effects,
+    /// Messages to this node itself: handled before the input ends, so that an agent treats itself as it
+    /// treats its peers.
+    pub loopback: Vec<Message>,
+}
+
+impl Context {
+    /// Sends to a peer, or to this node itself.
+    pub fn send(&mut self, to: &NodeName, message: Message) {
+        if *to == self.node {
+            self.loopback.push(message);
+        } else {
+            self.out.actions.push(Action::Send { to: to.clone(), message: Box::new(message) });
+        }
+    }
+
+    /// Keeps a record before anything of this input is told to anybody.
+    pub fn keep(&mut self, kept: Kept) {
+        self.out.persist.push(Record::Put(Box::new(kept)));
+    }
+
+    /// Forgets a record.
+    pub fn forget(&mut self, key: RecordKey) {
+        self.out.persist.push(Record::Forget(key));
+    }
+
+    /// Asks or tells Kubernetes.
+    pub fn cluster(&mut self, action: ClusterAction) {
+        self.out.actions.push(Action::Cluster(action));
+    }
+
+    /// Tells people that something happened to an environment.
+    pub fn happened(
+        &mut self,
+        ve: (&VeUid, &VeName),
+        warning: bool,
+        reason: &'static str,
+        message: String,
+    ) {
+        let about = About::Ve { uid: ve.0.clone(), name: ve.1.clone() };
+        self.cluster(ClusterAction::Happened(Happening { about, warning, reason, message }));
+    }
+
+    /// Tells people that something happened to this node.
+    pub fn node_happened(&mut self, warning: bool, reason: &'static str, message: String) {
+        let about = About::ThisNode;
+        self.cluster(ClusterAction::Happened(Happening { about, warning, reason, message }));
+    }
+
+    /// A duration between `low` and `high` milliseconds.
+    pub fn jitter(&mut self, low: u64, high: u64) -> std::time::Duration {
+        std::time::Duration::from_millis(self.rng.random_range(low..high))
+    }
+}

@@ -1,0 +1,184 @@
+//! The solver against a brute-force oracle, and its words.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::id::{MemberName, VeName, VeUid};
+use crate::engine::spec::{Boot, NodeSelector, RunStrategy};
+
+const MIB: u64 = 1 << 20;
+
+fn vm(member: &str, index: u32, memory_mib: u64) -> VmDefinition {
+    VmDefinition {
+        id: VmId { ve: VeUid::from("ve"), member: MemberName::from(member), index },
+        ve: VeName::new("default", "ve"),
+        epoch: 1,
+        revision: 1,
+        cpus: 1,
+        memory: memory_mib * MIB,
+        boot: Boot::Disk,
+        disks: Vec::new(),
+        run_strategy: RunStrategy::Always,
+    }
+}
+
+fn offer(node: &str, zone: &str, free_mib: u64) -> NodeOffer {
+    let free = Resources { cpu_milli: 64_000, memory: free_mib * MIB };
+    NodeOffer {
+        node: NodeName::from(node),
+        free,
+        allocatable: free,
+        labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]),
+        zone: zone.to_owned(),
+        schedulable: true,
+    }
+}
+
+fn problem(vms: Vec<VmDefinition>, constraints: Vec<Constraint>) -> Problem {
+    Problem { vms, pinned: BTreeMap::new(), existing: BTreeMap::new(), constraints }
+}
+
+fn members(names: &[&str]) -> Vec<MemberName> {
+    names.iter().map(|name| MemberName::from(*name)).collect()
+}
+
+/// Whether a full assignment is right: written apart from the search, on the whole at once.
+fn holds(problem: &Problem, offers: &[NodeOffer], assignment: &Assignment) -> bool {
+    let offer_of = |node: &NodeName| offers.iter().find(|offer| offer.node == *node);
+    let fits = offers.iter().all(|offer| {
+        let here = problem.vms.iter().filter(|vm| assignment.get(&vm.id) == Some(&offer.node));
+        here.map(|vm| vm.memory).sum::<u64>() <= offer.free.memory
+    });
+    fits && problem.constraints.iter().all(|constraint| {
+        let bound: Vec<_> = problem
+            .vms
+            .iter()
+            .filter(|vm| constraint.binds(&vm.id.member))
+            .filter_map(|vm| offer_of(assignment.get(&vm.id)?))
+            .collect();
+        let domains = |over: &Domain| -> BTreeSet<&str> {
+            let name = |offer: &&NodeOffer| match over {
+                Domain::Node => {
+                    offers.iter().find(|o| o.node == offer.node).map(|o| o.node.as_str())
+                }
+                Domain::Zone => {
+                    offers.iter().find(|o| o.node == offer.node).map(|o| o.zone.as_str())
+                }
+            };
+            bound.iter().filter_map(name).collect()
+        };
+        match constraint {
+            Constraint::Spread { over, .. } => domains(over).len() == bound.len(),
+            Constraint::Gather { over, .. } => domains(over).len() <= 1,
+            Constraint::Fence { nodes, .. } => {
+                bound.iter().all(|offer| nodes.matches(&offer.node, &offer.labels))
+            }
+            Constraint::Ban { nodes, .. } => {
+                bound.iter().all(|offer| !nodes.matches(&offer.node, &offer.labels))
+            }
+            Constraint::MaxNodes(most) => domains(&Domain::Node).len() <= *most as usize,
+        }
+    })
+}
+
+/// Tries every assignment.
+fn oracle(problem: &Problem, offers: &[NodeOffer]) -> bool {
+    let (nodes, vms) = (offers.len(), problem.vms.len());
+    (0..nodes.pow(vms as u32)).any(|mut code| {
+        let mut assignment = Assignment::new();
+        for vm in &problem.vms {
+            assignment.insert(vm.id.clone(), offers[code % nodes].node.clone());
+            code /= nodes;
+        }
+        holds(problem, offers, &assignment)
+    })
+}
+
+fn constraint() -> impl Strategy<Value = Constraint> {
+    let who = prop_oneof![Just(vec![]), Just(members(&["a"])), Just(members(&["b"]))];
+    let over = prop_oneof![Just(Domain::Node), Just(Domain::Zone)];
+    let nodes = prop_oneof![
+        Just(NodeSelector { names: vec![NodeName::from("n0")], labels: BTreeMap::new() }),
+        Just(NodeSelector {
+            names: vec![],
+            labels: BTreeMap::from([("zone".to_owned(), "x".to_owned())])
+        }),
+    ];
+    prop_oneof![
+        (who.clone(), over.clone())
+            .prop_map(|(members, over)| Constraint::Spread { members, over }),
+        (who.clone(), over).prop_map(|(members, over)| Constraint::Gather { members, over }),
+        (who.clone(), nodes.clone())
+            .prop_map(|(members, nodes)| Constraint::Fence { members, nodes }),
+        (who, nodes).prop_map(|(members, nodes)| Constraint::Ban { members, nodes }),
+        (1..4_u32).prop_map(Constraint::MaxNodes),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn it_finds_an_assignment_exactly_where_one_exists(
+        sizes in prop::collection::vec((prop::bool::ANY, 1..5_u64), 1..6),
+        free in prop::collection::vec((0..3_usize, 0..9_u64), 1..5),
+        constraints in prop::collection::vec(constraint(), 0..4),
+    ) {
+        let vms = sizes.iter().enumerate().map(|(index, (first, size))| {
+            vm(if *first { "a" } else { "b" }, index as u32, *size)
+        });
+        let problem = problem(vms.collect(), constraints);
+        let offers: Vec<_> = free.iter().enumerate().map(|(index, (zone, free))| {
+            offer(&format!("n{index}"), ["x", "y", "z"][*zone], *free)
+        }).collect();
+        match solve(&problem, &offers) {
+            Some(assignment) => {
+                prop_assert_eq!(assignment.len(), problem.vms.len());
+                prop_assert!(holds(&problem, &offers, &assignment), "{:?}", assignment);
+            }
+            None => {
+                prop_assert!(!oracle(&problem, &offers), "the oracle found one");
+                prop_assert!(!explain(&problem, &offers, &BTreeMap::new()).is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn existing_vms_count_for_spread_and_max_nodes() {
+    let place = Place { node: NodeName::from("n0"), zone: String::new() };
+    let mut spread = problem(
+        vec![vm("a", 1, 1)],
+        vec![Constraint::Spread { members: vec![], over: Domain::Node }],
+    );
+    spread.existing.insert(vm("a", 0, 1).id, place);
+    assert_eq!(solve(&spread, &[offer("n0", "", 8)]), None);
+    let found = solve(&spread, &[offer("n0", "", 8), offer("n1", "", 8)]);
+    assert_eq!(found.and_then(|a| a.into_values().next()), Some(NodeName::from("n1")));
+}
+
+#[test]
+fn a_refusal_names_what_is_short_and_by_how_much() {
+    let offers = [offer("n0", "x", 300), offer("n1", "y", 100)];
+    let absent = BTreeMap::from([(NodeName::from("n2"), "is cordoned".to_owned())]);
+    let big = problem(vec![vm("db", 0, 512)], vec![]);
+    let text = explain(&big, &offers, &absent);
+    assert!(text.contains("db-0 needs 512Mi of memory"), "{text}");
+    assert!(text.contains("300Mi (n0): 212Mi short"), "{text}");
+    assert!(text.contains("n2 is cordoned"), "{text}");
+
+    let spread = Constraint::Spread { members: vec![], over: Domain::Node };
+    let three = problem((0..3).map(|i| vm("web", i, 50)).collect(), vec![spread]);
+    let text = explain(&three, &offers, &BTreeMap::new());
+    assert!(text.contains("spread needs 3 more nodes"), "{text}");
+    assert!(text.contains("1 short"), "{text}");
+
+    let nodes = NodeSelector { names: vec![NodeName::from("n9")], labels: BTreeMap::new() };
+    let fenced = problem(vec![vm("web", 0, 1)], vec![Constraint::Fence { members: vec![], nodes }]);
+    let text = explain(&fenced, &offers, &BTreeMap::new());
+    assert!(text.contains("no schedulable node satisfies fence for web-0"), "{text}");
+
+    let many = problem((0..9).map(|i| vm("web", i, 50)).collect(), vec![]);
+    let text = explain(&many, &offers, &BTreeMap::new());
+    assert!(text.contains("needs 450Mi of memory in all; 400Mi is free: 50Mi short"), "{text}");
+}

@@ -1,0 +1,435 @@
+//! VMH: the handler of one VM on this node. It compares what is meant to be with what the hypervisor
+//! shows, and gives at most one command at a time.
+//!
+//! ```text
+//!   goal Run:   no domain / stopped ──Run──> Starting ──Done──> Running
+//!                   ^                                             │ crashed, destroyed, undefined
+//!                   └────────── back-off (run strategy) <─────────┘
+//!               paused ──Resume──>        edited or older revision ──Run (redefines)──>
+//!   goal Stop:  running ──Stop──> Stopped
+//!   goal Remove:        ──Remove──> record forgotten
+//! ```
+
+use std::time::Duration;
+
+use crate::engine::context::Context;
+use crate::engine::effect::{Action, HypervisorCommand};
+use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, StopCause};
+use crate::engine::record::{Kept, VmGoal, VmRecord};
+use crate::engine::report::{VmObserved, VmPhase};
+use crate::engine::spec::{Resources, RunStrategy, VmDefinition};
+use crate::engine::time::Instant;
+
+/// How long a guest may take to power off when asked.
+const STOP_GRACE: Duration = Duration::from_secs(15);
+/// First pause of a back-off; doubles each time.
+const BACK_OFF: Duration = Duration::from_millis(500);
+/// Longest pause of a back-off.
+const MAX_BACK_OFF: Duration = Duration::from_secs(60);
+/// A guest that ran for this long has recovered: its next failure starts a new back-off.
+const STABLE_AFTER: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Debug)]
+struct InFlight {
+    request: u64,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Run,
+    Resume,
+    Stop,
+    Remove,
+}
+
+/// One VM on this node.
+#[derive(Clone, Debug)]
+pub struct Vmh {
+    /// What is kept on disk.
+    pub record: VmRecord,
+    /// What the hypervisor last showed.
+    pub domain: Option<DomainSeen>,
+    /// The last order allows a restart to follow a changed definition.
+    pub may_restart: bool,
+    /// Why it is not as it should be.
+    pub reason: Option<String>,
+    in_flight: Option<InFlight>,
+    retry_at: Instant,
+    failures: u32,
+    running_since: Option<Instant>,
+    /// It was seen running from the current placement, in this life of the agent or before.
+    ran: bool,
+    /// What went wrong and has not been announced as healed.
+    hurt: Option<String>,
+}
+
+/// What became of a command.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The handler goes on.
+    Goes,
+    /// Nothing of the VM is left on this node.
+    Gone,
+}
+
+impl Vmh {
+    /// A handler for a kept record, before anything is known of its domain.
+    #[must_use]
+    pub fn new(record: VmRecord) -> Self {
+        let ran = record.running.is_some();
+        Self {
+            record,
+            domain: None,
+            may_restart: false,
+            reason: None,
+            in_flight: None,
+            retry_at: Instant::ZERO,
+            failures: 0,
+            running_since: None,
+            ran,
+            hurt: None,
+        }
+    }
+
+    fn size(&self) -> Resources {
+        Resources::of(self.record.definition.cpus, self.record.definition.memory)
+    }
+
+    fn name(&self) -> String {
+        self.record.definition.ve.vm(&self.record.definition.id)
+    }
+
+    /// When it wants to be looked at again.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        let waits = self.in_flight.is_none() && self.retry_at > Instant::ZERO;
+        (waits && self.wanted().is_some()).then_some(self.retry_at)
+    }
+
+    /// Whether the domain runs what is meant to run.
+    fn is_current(&self, domain: &DomainSeen) -> bool {
+        let definition = &self.record.definition;
+        domain.epoch == definition.epoch && domain.revision == definition.revision
+    }
+
+    /// The command that would bring the VM closer to its goal.
+    fn wanted(&self) -> Option<What> {
+        let state = self.domain.as_ref().map(|domain| domain.state);
+        match self.record.goal {
+            VmGoal::Absent => None,
+            VmGoal::Remove => Some(What::Remove),
+            VmGoal::Stop => {
+                let runs = matches!(state, Some(DomainState::Running | DomainState::Paused));
+                (runs || self.record.running.is_some()).then_some(What::Stop)
+            }
+            VmGoal::Run if self.record.completed => None,
+            VmGoal::Run => match &self.domain {
+                None => Some(What::Run),
+                Some(domain) => match domain.state {
+                    DomainState::Stopped(_) => Some(What::Run),
+                    _ if domain.edited.is_some() => Some(What::Run),
+                    _ if !self.is_current(domain) && self.may_restart => Some(What::Run),
+                    DomainState::Paused => Some(What::Resume),
+                    DomainState::Running => None,
+                },
+            },
+        }
+    }
+
+    /// Gives the next command if one is wanted and it is time.
+    pub fn act(&mut self, next_request: &mut u64, ctx: &mut Context) {
+        if self.in_flight.is_some() || self.retry_at > ctx.now {
+            return;
+        }
+        let Some(what) = self.wanted() else { return };
+        let id = self.record.definition.id.clone();
+        let command = match what {
+            What::Run => {
+                self.will_run(ctx);
+                HypervisorCommand::Run(Box::new(self.record.definition.clone()))
+            }
+            What::Resume => HypervisorCommand::Resume(id),
+            What::Stop => HypervisorCommand::Stop { id, grace: STOP_GRACE },
+            What::Remove => HypervisorCommand::Remove(id),
+        };
+        *next_request += 1;
+        let request = *next_request;
+        self.in_flight = Some(InFlight { request, what });
+        ctx.out.actions.push(Action::Hypervisor { request, command });
+    }
+
+    /// Writes down what the domain will take, before it takes it.
+    fn will_run(&mut self, ctx: &mut Context) {
+        let most = self.record.running.unwrap_or_default().largest(&self.size());
+        if self.record.running != Some(most) {
+            self.record.running = Some(most);
+            self.keep(ctx);
+        }
+    }
+
+    /// Writes the record.
+    pub fn keep(&self, ctx: &mut Context) {
+        ctx.keep(Kept::Vm(self.record.clone()));
+    }
+
+    /// The hypervisor's connection came back: what waited for it need not wait longer.
+    pub fn hurry(&mut self) {
+        self.retry_at = Instant::ZERO;
+    }
+
+    /// Takes note of what the hypervisor shows outside of a command's end.
+    pub fn observe(&mut self, domain: Option<DomainSeen>, ctx: &mut Context) {
+        let before = self.domain.take();
+        self.domain = domain;
+        if self.in_flight.is_none() {
+            self.judge(before.as_ref(), ctx);
+        }
+    }
+
+    /// A command has ended.
+    pub fn done(
+        &mut self,
+        request: u64,
+        result: Result<Option<DomainSeen>, Failure>,
+        ctx: &mut Context,
+    ) -> Outcome {
+        // A command of an earlier life of the agent, or one that was given up.
+        if self.in_flight.as_ref().is_none_or(|flight| flight.request != request) {
+            return Outcome::Goes;
+        }
+        let Some(flight) = self.in_flight.take() else { return Outcome::Goes };
+        match result {
+            Ok(domain) => {
+                if flight.what == What::Remove && domain.is_none() {
+                    return Outcome::Gone;
+                }
+                self.domain = domain;
+                self.retry_at = Instant::ZERO;
+                self.succeeded(flight.what, ctx);
+            }
+            Err(failure) => self.failed(flight.what, &failure, ctx),
+        }
+        Outcome::Goes
+    }
+
+    fn succeeded(&mut self, what: What, ctx: &mut Context) {
+        let runs = self.domain.as_ref().is_some_and(|d| d.state == DomainState::Running);
+        match what {
+            What::Stop if !runs => {
+                self.reason = None;
+                self.failures = 0;
+                if self.record.running.take().is_some() {
+                    self.keep(ctx);
+                }
+            }
+            What::Run if runs => {
+                // The old domain, which may have been larger, is gone.
+                if self.record.running != Some(self.size()) {
+                    self.record.running = Some(self.size());
+                    self.keep(ctx);
+                }
+                self.runs(ctx);
+            }
+            What::Resume if runs => self.runs(ctx),
+            // The domain stopped between the command's end and now: judged like any other stop.
+            _ => self.judge(None, ctx),
+        }
+    }
+
+    fn runs(&mut self, ctx: &mut Context) {
+        self.ran = true;
+        self.reason = None;
+        self.running_since.get_or_insert(ctx.now);
+        if let Some(hurt) = self.hurt.take() {
+            let message = format!("{} runs again on {} ({hurt})", self.name(), ctx.node);
+            self.tell(ctx, false, "Healed", message);
+        }
+    }
+
+    fn failed(&mut self, what: What, failure: &Failure, ctx: &mut Context) {
+        let pause = self.next_pause();
+        // An absent hypervisor announces its return; the pause is only the safety net.
+        self.retry_at =
+            ctx.now + if failure.kind == FailureKind::Unavailable { BACK_OFF * 4 } else { pause };
+        let text = format!("{failure}; tried again in {}", seconds(self.retry_at.since(ctx.now)));
+        if failure.kind != FailureKind::Unavailable && self.reason.is_none() {
+            let verb = match what {
+                What::Run => "start",
+                What::Resume => "continue",
+                What::Stop => "stop",
+                What::Remove => "remove",
+            };
+            let message = format!("cannot {verb} {} on {}: {failure}", self.name(), ctx.node);
+            self.tell(ctx, true, "Failed", message);
+        }
+        self.reason = Some(text);
+    }
+
+    fn next_pause(&mut self) -> Duration {
+        let pause = BACK_OFF * 2_u32.saturating_pow(self.failures.min(16));
+        self.failures += 1;
+        pause.min(MAX_BACK_OFF)
+    }
+
+    /// Compares what is shown with the goal, when no command is under way.
+    fn judge(&mut self, before: Option<&DomainSeen>, ctx: &mut Context) {
+        if self.record.goal != VmGoal::Run || self.record.completed {
+            return;
+        }
+        match self.domain.as_ref().map(|domain| (domain.state, domain.edited.clone())) {
+            Some((DomainState::Running, None)) => self.runs(ctx),
+            Some((_, Some(edited))) => self.hurt_by(&format!("was edited: {edited}"), ctx),
+            Some((DomainState::Paused, None)) => self.hurt_by("was paused", ctx),
+            Some((DomainState::Stopped(cause), None)) if self.ran => {
+                // The same stop seen twice (an event, then a full pass) is one stop.
+                let known = before.is_some_and(|b| matches!(b.state, DomainState::Stopped(_)));
+                if !known || self.running_since.is_some() {
+                    self.stopped(cause, ctx);
+                }
+            }
+            None if self.ran && before.is_some() => {
+                self.running_since = None;
+                self.hurt_by("was undefined", ctx);
+                self.record.restarts += 1;
+                self.keep(ctx);
+            }
+            _ => {}
+        }
+    }
+
+    fn hurt_by(&mut self, what: &str, ctx: &mut Context) {
+        if self.hurt.is_none() {
+            self.hurt = Some(what.to_owned());
+            self.reason = Some(what.to_owned());
+            let message = format!("{} {what} on {}; it is put right", self.name(), ctx.node);
+            self.tell(ctx, true, "Disturbed", message);
+        }
+    }
+
+    /// The domain stopped by itself or was ended; the run strategy decides.
+    fn stopped(&mut self, cause: StopCause, ctx: &mut Context) {
+        let uptime = self.running_since.take().map(|since| ctx.now.since(since));
+        if uptime.is_some_and(|uptime| uptime >= STABLE_AFTER) {
+            self.failures = 0;
+        }
+        let (word, reason) = match cause {
+            StopCause::Shutdown => ("powered itself off", "PoweredOff"),
+            StopCause::Crashed => ("crashed", "Crashed"),
+            StopCause::Destroyed => ("was destroyed", "Destroyed"),
+            StopCause::Failed => ("was ended by the hypervisor", "Crashed"),
+            StopCause::Unknown => ("was not running", "Stopped"),
+        };
+        let again = match self.record.definition.run_strategy {
+            RunStrategy::Always => true,
+            RunStrategy::RerunOnFailure => cause != StopCause::Shutdown,
+            // A node that lost its power ended the guest; the guest itself did not end.
+            RunStrategy::Once => cause == StopCause::Unknown,
+        };
+        let name = self.name();
+        if again {
+            let pause = if self.failures == 0 { Duration::ZERO } else { self.pause_again() };
+            self.failures += 1;
+            self.retry_at = ctx.now + pause;
+            self.record.restarts += 1;
+            self.hurt = Some(word.to_owned());
+            let when =
+                if pause.is_zero() { "now".into() } else { format!("in {}", seconds(pause)) };
+            self.reason = Some(format!("{word}; started again {when}"));
+            let message = format!("{name} {word} on {}; started again {when}", ctx.node);
+            self.tell(ctx, cause != StopCause::Shutdown, reason, message);
+        } else {
+            self.record.completed = true;
+            self.record.running = None;
+            self.reason = Some(format!("{word}; its run strategy leaves it so"));
+            let message =
+                format!("{name} {word} on {} and is left so by its run strategy", ctx.node);
+            self.tell(ctx, cause != StopCause::Shutdown, reason, message);
+        }
+        self.keep(ctx);
+    }
+
+    fn pause_again(&self) -> Duration {
+        (BACK_OFF * 2_u32.saturating_pow(self.failures.min(16))).min(MAX_BACK_OFF)
+    }
+
+    fn tell(&self, ctx: &mut Context, warning: bool, reason: &'static str, message: String) {
+        let definition = &self.record.definition;
+        ctx.happened((&definition.id.ve, &definition.ve), warning, reason, message);
+    }
+
+    /// A long command goes on.
+    pub fn progress(&mut self, message: String) {
+        if self.in_flight.is_some() {
+            self.reason = Some(message);
+        }
+    }
+
+    /// Takes a definition and a goal from an order. A new goal or definition forgives old failures.
+    pub fn obey(&mut self, definition: VmDefinition, goal: VmGoal, ctx: &mut Context) {
+        let changed = self.record.definition != definition || self.record.goal != goal;
+        if changed {
+            if self.record.definition.epoch != definition.epoch || self.record.goal != goal {
+                self.record.completed = false;
+            }
+            self.record.definition = definition;
+            self.record.goal = goal;
+            self.failures = 0;
+            self.retry_at = Instant::ZERO;
+            self.reason = None;
+            if goal != VmGoal::Run {
+                self.hurt = None;
+                self.running_since = None;
+                self.ran = false;
+            }
+        }
+        self.keep(ctx);
+    }
+
+    /// What it is doing, in a word.
+    #[must_use]
+    pub fn phase(&self, now: Instant) -> VmPhase {
+        let state = self.domain.as_ref().map(|domain| domain.state);
+        let runs = state == Some(DomainState::Running);
+        match self.record.goal {
+            VmGoal::Absent => VmPhase::Waiting,
+            VmGoal::Remove => VmPhase::Removing,
+            VmGoal::Stop if runs || self.record.running.is_some() => VmPhase::Stopping,
+            VmGoal::Stop => VmPhase::Stopped,
+            VmGoal::Run if self.record.completed => VmPhase::Completed,
+            VmGoal::Run if self.in_flight.as_ref().is_some_and(|f| f.what == What::Run) => {
+                VmPhase::Starting
+            }
+            VmGoal::Run if runs => VmPhase::Running,
+            VmGoal::Run if state == Some(DomainState::Paused) => VmPhase::Paused,
+            VmGoal::Run if self.retry_at > now => VmPhase::BackOff,
+            VmGoal::Run => VmPhase::Starting,
+        }
+    }
+
+    /// What its handler is told.
+    #[must_use]
+    pub fn observed(&self, now: Instant) -> VmObserved {
+        let definition = &self.record.definition;
+        let revision = self.domain.as_ref().map_or(definition.revision, |domain| domain.revision);
+        VmObserved {
+            id: definition.id.clone(),
+            epoch: definition.epoch,
+            revision,
+            promised: self.record.promise.is_some(),
+            accepted: definition.revision,
+            phase: self.phase(now),
+            domain: self.domain.clone(),
+            reason: self.reason.clone(),
+            restarts: self.record.restarts,
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    if duration < Duration::from_secs(2) {
+        format!("{} ms", duration.as_millis())
+    } else {
+        format!("{} s", duration.as_secs())
+    }
+}

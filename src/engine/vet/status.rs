@@ -1,0 +1,231 @@
+//! What people read of a virtual environment, from its record and from what the nodes say.
+
+use super::veh::{Veh, Wait};
+use crate::engine::id::NodeName;
+use crate::engine::record::VeRecord;
+use crate::engine::report::{Condition, Phase, VeReport, VmPhase, VmReport};
+use crate::engine::spec::VeState;
+
+/// How many things a sentence lists.
+const LISTED: usize = 4;
+
+/// "1 VM", "3 VMs".
+#[must_use]
+pub fn count(vms: usize) -> String {
+    if vms == 1 { "1 VM".into() } else { format!("{vms} VMs") }
+}
+
+/// The first few, and how many more there are.
+#[must_use]
+pub fn some(items: &[String]) -> String {
+    let mut text = items.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
+    if items.len() > LISTED {
+        text.push_str(&format!(" and {} more", items.len() - LISTED));
+    }
+    text
+}
+
+/// The status of an environment.
+#[must_use]
+pub fn of(
+    record: &VeRecord,
+    veh: &Veh,
+    placing: bool,
+    is_live: &dyn Fn(&NodeName) -> bool,
+) -> VeReport {
+    let declared = &record.declared;
+    let vms = vms(record, veh, is_live);
+    let words = if declared.deleting {
+        deleting(record, is_live)
+    } else if declared.spec.state == VeState::Terminated {
+        terminated(&vms)
+    } else {
+        running(record, veh, &vms, placing)
+    };
+    VeReport {
+        uid: declared.uid.clone(),
+        name: declared.name.clone(),
+        observed_generation: declared.generation,
+        phase: words.phase,
+        ready: words.ready,
+        placed: words.placed,
+        progressing: words.progressing,
+        vms,
+        replica_set: declared.replica_set.clone(),
+        settled: words.settled,
+    }
+}
+
+struct Words {
+    phase: Phase,
+    ready: Condition,
+    placed: Condition,
+    progressing: Condition,
+    settled: bool,
+}
+
+fn vms(record: &VeRecord, veh: &Veh, is_live: &dyn Fn(&NodeName) -> bool) -> Vec<VmReport> {
+    let declared = record.declared.spec.vms(&record.declared.uid);
+    let mut vms: Vec<VmReport> = declared
+        .filter(|_| !record.declared.deleting)
+        .map(|(id, _)| {
+            let placement = record.placements.get(&id);
+            let node = placement.map(|placement| placement.node.clone());
+            let seen = node.as_ref().and_then(|node| veh.observed(node, &id));
+            let (phase, reason) = match (&node, seen) {
+                (None, _) => (VmPhase::Waiting, None),
+                (Some(node), _) if !is_live(node) => {
+                    (VmPhase::Unknown, Some(format!("node {node} is silent")))
+                }
+                (Some(_), None) => (VmPhase::Starting, None),
+                (Some(_), Some(seen)) => (seen.phase, seen.reason.clone()),
+            };
+            let uuid = seen.and_then(|seen| Some(seen.domain.as_ref()?.uuid.clone()));
+            let epoch = placement.map_or(0, |placement| placement.epoch);
+            let restarts = seen.map_or(0, |seen| seen.restarts);
+            VmReport { id, node, phase, uuid, epoch, reason, restarts }
+        })
+        .collect();
+    vms.sort_by(|a, b| a.id.cmp(&b.id));
+    vms
+}
+
+fn deleting(record: &VeRecord, is_live: &dyn Fn(&NodeName) -> bool) -> Words {
+    let owing: Vec<String> = record
+        .owing
+        .iter()
+        .map(|node| if is_live(node) { node.to_string() } else { format!("{node} (silent)") })
+        .collect();
+    let text = format!("waits for {} to confirm that its VMs are gone", some(&owing));
+    Words {
+        phase: Phase::Deleting,
+        ready: Condition::no("Deleting", text.clone()),
+        placed: Condition::no("Deleting", "being deleted"),
+        progressing: Condition::yes("Deleting", text),
+        settled: false,
+    }
+}
+
+fn terminated(vms: &[VmReport]) -> Words {
+    let stopping: Vec<String> = vms
+        .iter()
+        .filter(|vm| vm.node.is_some() && vm.phase != VmPhase::Stopped)
+        .map(|vm| format!("{}-{}", vm.id.member, vm.id.index))
+        .collect();
+    let placed = Condition::no("Terminated", "declared terminated: disks are kept, no memory is");
+    if stopping.is_empty() {
+        return Words {
+            phase: Phase::Terminated,
+            ready: Condition::yes("Terminated", "every VM is stopped, as declared"),
+            placed,
+            progressing: Condition::no("Terminated", "nothing is left to do"),
+            settled: true,
+        };
+    }
+    let text = format!("waits for {} to stop", some(&stopping));
+    Words {
+        phase: Phase::Running,
+        ready: Condition::no("Stopping", text.clone()),
+        placed,
+        progressing: Condition::yes("Stopping", text),
+        settled: false,
+    }
+}
+
+fn running(record: &VeRecord, veh: &Veh, vms: &[VmReport], placing: bool) -> Words {
+    let active = record.placements.values().filter(|placement| placement.active).count();
+    let phase = if active == 0 && !vms.is_empty() { Phase::Waiting } else { Phase::Running };
+    if active < vms.len() {
+        return waiting(veh, phase, placing);
+    }
+    let mut nodes: Vec<String> =
+        record.placements.values().map(|placement| placement.node.to_string()).collect();
+    nodes.sort();
+    nodes.dedup();
+    let placed = Condition::yes("Placed", format!("{} on {}", count(vms.len()), some(&nodes)));
+    let target = |vm: &VmReport| record.revisions.get(vm.id.member.as_str()).copied().unwrap_or(0);
+    let is_up = |vm: &VmReport| {
+        let current = vm.node.as_ref().and_then(|node| veh.observed(node, &vm.id));
+        match vm.phase {
+            VmPhase::Running => current.is_some_and(|seen| seen.revision == target(vm)),
+            VmPhase::Completed => true,
+            _ => false,
+        }
+    };
+    let not_up: Vec<&VmReport> = vms.iter().filter(|vm| !is_up(vm)).collect();
+    if not_up.is_empty() {
+        let text = if vms.is_empty() {
+            "no VM is declared".to_owned()
+        } else {
+            let places: Vec<String> = vms
+                .iter()
+                .filter_map(|vm| {
+                    Some(format!("{}-{} on {}", vm.id.member, vm.id.index, vm.node.as_ref()?))
+                })
+                .collect();
+            format!("{} as declared: {}", count(vms.len()), some(&places))
+        };
+        return Words {
+            phase,
+            ready: Condition::yes("Running", text),
+            placed,
+            progressing: Condition::no("Running", "nothing is left to do"),
+            settled: true,
+        };
+    }
+    let reason = not_up
+        .iter()
+        .map(|vm| match vm.phase {
+            VmPhase::Unknown => "NodeSilent",
+            VmPhase::BackOff => "BackOff",
+            VmPhase::Running => "Updating",
+            _ => "Starting",
+        })
+        .next()
+        .unwrap_or("Starting");
+    let words: Vec<String> = not_up.iter().map(|vm| in_words(vm)).collect();
+    let text = format!("{} of {} up: {}", vms.len() - not_up.len(), vms.len(), some(&words));
+    // A failure is shown at once; a start that goes its way may be over before it is worth a write.
+    let settled = not_up.iter().any(|vm| matches!(vm.phase, VmPhase::Unknown | VmPhase::BackOff));
+    Words {
+        phase,
+        ready: Condition::no(reason, text.clone()),
+        placed,
+        progressing: Condition::yes(reason, text),
+        settled,
+    }
+}
+
+fn waiting(veh: &Veh, phase: Phase, placing: bool) -> Words {
+    let (reason, text, settled) = match veh.wait() {
+        Some(Wait::CannotFit(why)) => ("CannotBePlaced", why.clone(), true),
+        Some(Wait::Contended(why)) => ("Placing", why.clone(), false),
+        None if placing => ("Placing", "looks for nodes".to_owned(), false),
+        None => ("Placing", "is about to be placed".to_owned(), false),
+    };
+    Words {
+        phase,
+        ready: Condition::no(reason, text.clone()),
+        placed: Condition::no(reason, text.clone()),
+        progressing: Condition::yes(reason, text),
+        settled,
+    }
+}
+
+fn in_words(vm: &VmReport) -> String {
+    let state = match vm.phase {
+        VmPhase::Waiting => "waiting",
+        VmPhase::Starting => "starting",
+        VmPhase::Running => "to be restarted for its new definition",
+        VmPhase::Paused => "paused",
+        VmPhase::Stopping => "stopping",
+        VmPhase::Stopped => "stopped",
+        VmPhase::BackOff => "failed",
+        VmPhase::Completed => "completed",
+        VmPhase::Removing => "removing",
+        VmPhase::Unknown => "unknown",
+    };
+    let node = vm.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
+    let reason = vm.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("{}-{} {state}{node}{reason}", vm.id.member, vm.id.index)
+}

@@ -1,0 +1,541 @@
+//! VEH: the handler of one virtual environment. It makes the record (what is declared, where each VM is)
+//! true on the nodes, by orders that each node repeats back until both agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::register::Registers;
+use super::status;
+use crate::engine::context::Context;
+use crate::engine::dnt::Dnt;
+use crate::engine::effect::ClusterAction;
+use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
+use crate::engine::input::VeDeclared;
+use crate::engine::lrt::Lrt;
+use crate::engine::lrt::procedure::{Ended, Request};
+use crate::engine::lrt::solver::{Place, Problem};
+use crate::engine::record::{Placement, VeRecord};
+use crate::engine::report::{VeReport, VmObserved, VmPhase};
+use crate::engine::spec::{MemberSpec, VeState, VmDefinition};
+use crate::engine::time::Instant;
+use crate::engine::wire::{Message, Order, OrderedVm};
+
+/// An order that is not confirmed by then is repeated.
+const REPEAT_AFTER: Duration = Duration::from_secs(1);
+/// Longest pause between repetitions.
+const REPEAT_MAX: Duration = Duration::from_secs(10);
+/// An environment that does not fit is tried again after this time even when nothing is heard of room.
+const RETRY_FIT: Duration = Duration::from_secs(10);
+
+/// An order as last sent to a node.
+#[derive(Debug)]
+struct Sent {
+    order: u64,
+    vms: Vec<OrderedVm>,
+    confirmed: bool,
+    repeat_at: Instant,
+    tries: u32,
+}
+
+/// Why it is not placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It does not fit.
+    CannotFit(String),
+    /// Other procedures are in the way; passes by itself.
+    Contended(String),
+}
+
+/// The handler of one environment; its record is in the register.
+#[derive(Debug)]
+pub struct Veh {
+    ve: VeUid,
+    sent: BTreeMap<NodeName, Sent>,
+    observed: BTreeMap<NodeName, (u64, Vec<VmObserved>)>,
+    /// Why it waits, and when it is tried again.
+    wait: Option<(Wait, Instant)>,
+    contentions: u32,
+    reported: Option<VeReport>,
+    was_ready: Option<i64>,
+}
+
+/// The other rooms, as far as a handler may use them.
+pub struct Rooms<'a> {
+    /// The records.
+    pub registers: &'a mut Registers,
+    /// Placement.
+    pub lrt: &'a mut Lrt,
+    /// Who is alive.
+    pub dnt: &'a Dnt,
+}
+
+/// The record of an environment that has just been declared.
+#[must_use]
+pub fn first_record(declared: VeDeclared) -> VeRecord {
+    let revisions = declared.spec.members.iter();
+    let revisions = revisions.map(|m| (m.name.to_string(), declared.generation)).collect();
+    VeRecord {
+        declared,
+        revisions,
+        placements: BTreeMap::new(),
+        committed: 0,
+        order: 0,
+        epoch: 0,
+        owing: Vec::new(),
+        tombstone: false,
+    }
+}
+
+/// Takes a newer declaration into a record. A member's revision moves when its VMs must be restarted to
+/// follow; the number of replicas and the run strategy need no restart.
+pub fn update_record(record: &mut VeRecord, declared: VeDeclared) {
+    let machine = |member: &MemberSpec| {
+        (member.cpus, member.memory, member.boot.clone(), member.disks.clone())
+    };
+    for member in &declared.spec.members {
+        let before = record.declared.spec.members.iter().find(|old| old.name == member.name);
+        if before.map(machine) != Some(machine(member)) {
+            record.revisions.insert(member.name.to_string(), declared.generation);
+        }
+    }
+    let deleting = declared.deleting || record.declared.deleting;
+    let gone = declared.gone || record.declared.gone;
+    if declared.generation >= record.declared.generation {
+        record.declared = declared;
+    }
+    record.declared.deleting = deleting;
+    record.declared.gone = gone;
+}
+
+impl Veh {
+    /// A handler that has sent and heard nothing yet.
+    #[must_use]
+    pub fn new(ve: VeUid) -> Self {
+        Self {
+            ve,
+            sent: BTreeMap::new(),
+            observed: BTreeMap::new(),
+            wait: None,
+            contentions: 0,
+            reported: None,
+            was_ready: None,
+        }
+    }
+
+    /// Why it waits to be placed.
+    #[must_use]
+    pub fn wait(&self) -> Option<&Wait> {
+        self.wait.as_ref().map(|(wait, _)| wait)
+    }
+
+    /// The status as last reported.
+    #[must_use]
+    pub fn reported(&self) -> Option<&VeReport> {
+        self.reported.as_ref()
+    }
+
+    /// What its node last said of a VM.
+    #[must_use]
+    pub fn observed(&self, node: &NodeName, id: &VmId) -> Option<&VmObserved> {
+        let (_, vms) = self.observed.get(node)?;
+        vms.iter().find(|vm| vm.id == *id)
+    }
+
+    /// Whether this node has confirmed the newest order.
+    #[must_use]
+    pub fn has_confirmed(&self, node: &NodeName) -> bool {
+        self.sent.get(node).is_some_and(|sent| sent.confirmed)
+    }
+
+    /// When something is due.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        let repeats = self.sent.values().filter(|sent| !sent.confirmed).map(|sent| sent.repeat_at);
+        repeats.chain(self.wait.as_ref().map(|(_, at)| *at)).min()
+    }
+
+    /// Room may have appeared: a wait for room ends now.
+    pub fn hurry(&mut self, now: Instant) {
+        if let Some((Wait::CannotFit(_), at)) = &mut self.wait {
+            *at = now;
+        }
+    }
+
+    /// A node came back: it is told again, and so tells what it has.
+    pub fn came_back(&mut self, node: &NodeName, now: Instant) {
+        if let Some(sent) = self.sent.get_mut(node) {
+            sent.confirmed = false;
+            sent.repeat_at = now;
+            sent.tries = 0;
+        }
+    }
+
+    /// A node says what it does for this environment.
+    pub fn hear(
+        &mut self,
+        from: &NodeName,
+        order: u64,
+        vms: Vec<VmObserved>,
+        rooms: &mut Rooms<'_>,
+        ctx: &mut Context,
+    ) {
+        if self.observed.get(from).is_some_and(|(newest, _)| *newest > order) {
+            return;
+        }
+        let held: BTreeMap<VmId, u64> = vms
+            .iter()
+            .filter(|vm| vm.phase != VmPhase::Waiting)
+            .map(|vm| (vm.id.clone(), vm.epoch))
+            .collect();
+        let in_doubt = vms.iter().any(|vm| vm.promised);
+        let empty = vms.is_empty();
+        self.observed.insert(from.clone(), (order, vms));
+        if !empty {
+            rooms.registers.change(&self.ve, |record| owe(record, from), ctx);
+        }
+        if in_doubt && !rooms.lrt.is_placing(&self.ve) {
+            // A promise whose procedure is over: a newer order decides it.
+            self.sent.remove(from);
+        }
+        let Some(sent) = self.sent.get_mut(from) else { return };
+        if order < sent.order {
+            return;
+        }
+        sent.confirmed = true;
+        self.confirmed(from, &held, empty, rooms, ctx);
+        let behind = |vm: &OrderedVm| {
+            let seen = self.observed(from, &vm.definition.id);
+            seen.is_some_and(|seen| seen.accepted != vm.definition.revision)
+        };
+        let lags = self.sent.get(from).is_some_and(|sent| sent.vms.iter().any(behind));
+        if lags && let Some(sent) = self.sent.get_mut(from) {
+            // It had no room for a larger definition; ask again in a while.
+            sent.confirmed = false;
+            sent.repeat_at = ctx.now + REPEAT_MAX;
+        }
+    }
+
+    /// A node has carried out the newest order: what it does not hold now, it does not hold.
+    fn confirmed(
+        &mut self,
+        from: &NodeName,
+        held: &BTreeMap<VmId, u64>,
+        empty: bool,
+        rooms: &mut Rooms<'_>,
+        ctx: &mut Context,
+    ) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let here = record.placements.iter().filter(|(_, placement)| placement.node == *from);
+        let lost: Vec<VmId> = here
+            .filter(|(id, placement)| held.get(*id).is_none_or(|epoch| *epoch != placement.epoch))
+            .map(|(id, _)| id.clone())
+            .collect();
+        if !lost.is_empty() {
+            let name = record.declared.name.clone();
+            let names: Vec<_> = lost.iter().map(|id| name.vm(id)).collect();
+            let message = format!("{from} no longer has {}: placed anew", names.join(", "));
+            ctx.happened((&self.ve, &name), true, "Lost", message);
+        }
+        rooms.registers.change(
+            &self.ve,
+            |record| {
+                record.placements.retain(|id, _| !lost.contains(id));
+                let placed = record.placements.values().any(|placement| placement.node == *from);
+                if empty && !placed {
+                    record.owing.retain(|node| node != from);
+                }
+            },
+            ctx,
+        );
+        let owes = rooms.registers.read(&self.ve).is_some_and(|r| r.owing.contains(from));
+        if !owes {
+            self.sent.remove(from);
+            self.observed.remove(from);
+        }
+    }
+
+    /// A procedure for this environment has ended.
+    pub fn placed(
+        &mut self,
+        request: &Request,
+        ended: Ended,
+        rooms: &mut Rooms<'_>,
+        ctx: &mut Context,
+    ) {
+        match ended {
+            Ended::Committed(assignment) => {
+                self.wait = None;
+                self.contentions = 0;
+                self.commit(request, &assignment, rooms, ctx);
+            }
+            Ended::CannotFit(why) => {
+                let known = matches!(self.wait(), Some(Wait::CannotFit(old)) if *old == why);
+                if !known && let Some(record) = rooms.registers.read(&self.ve) {
+                    let name = record.declared.name.clone();
+                    ctx.happened((&self.ve, &name), true, "CannotBePlaced", why.clone());
+                }
+                self.wait = Some((Wait::CannotFit(why), ctx.now + RETRY_FIT));
+            }
+            Ended::Contended(why) => {
+                self.contentions += 1;
+                let most = 50 << self.contentions.min(5);
+                let pause = ctx.jitter(10, most);
+                // What did not fit before still shows as the reason, until it is known better.
+                if !matches!(self.wait(), Some(Wait::CannotFit(_))) {
+                    self.wait = Some((Wait::Contended(why), ctx.now + pause));
+                } else if let Some((_, at)) = &mut self.wait {
+                    *at = ctx.now + pause;
+                }
+            }
+        }
+    }
+
+    fn commit(
+        &mut self,
+        request: &Request,
+        assignment: &BTreeMap<VmId, NodeName>,
+        rooms: &mut Rooms<'_>,
+        ctx: &mut Context,
+    ) {
+        let epochs: BTreeMap<&VmId, u64> =
+            request.problem.vms.iter().map(|vm| (&vm.id, vm.epoch)).collect();
+        rooms.registers.change(
+            &self.ve,
+            |record| {
+                for (id, node) in assignment {
+                    let epoch = epochs.get(id).copied().unwrap_or(record.epoch);
+                    let placement = Placement { node: node.clone(), epoch, active: true };
+                    record.placements.insert(id.clone(), placement);
+                    owe(record, node);
+                }
+                record.committed = record.declared.generation;
+            },
+            ctx,
+        );
+        if let Some(record) = rooms.registers.read(&self.ve) {
+            let name = record.declared.name.clone();
+            let places: Vec<_> =
+                assignment.iter().map(|(id, node)| format!("{} on {node}", name.vm(id))).collect();
+            let message =
+                format!("placed {}: {}", status::count(places.len()), status::some(&places));
+            ctx.happened((&self.ve, &name), false, "Placed", message);
+        }
+    }
+
+    /// Brings the record, the procedures and the orders in line with what is declared.
+    pub fn reconcile(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        if record.tombstone {
+            return;
+        }
+        let runs = !record.declared.deleting && record.declared.spec.state == VeState::Running;
+        if !runs {
+            rooms.lrt.withdraw(&self.ve, ctx);
+            self.wait = None;
+        }
+        rooms.registers.change(&self.ve, trim, ctx);
+        if runs {
+            self.place_missing(rooms, ctx);
+        }
+        self.give_orders(rooms, ctx);
+        self.bury(rooms, ctx);
+        self.report(rooms, ctx);
+    }
+
+    fn place_missing(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let due = self.wait.as_ref().is_none_or(|(_, at)| *at <= ctx.now);
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let missing = missing(record);
+        if missing.is_empty() {
+            self.wait = None;
+            return;
+        }
+        if rooms.lrt.is_placing(&self.ve) || !due {
+            return;
+        }
+        // The number that will decide these promises is written before they are asked for, so that a
+        // handler that comes back from a crash decides them with a newer one.
+        rooms.registers.change(
+            &self.ve,
+            |record| {
+                record.order += 1;
+                record.epoch += 1;
+            },
+            ctx,
+        );
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let problem = problem(record, &missing, rooms);
+        rooms.lrt.place(Request { ve: self.ve.clone(), order: record.order, problem });
+        if let Some((_, at)) = &mut self.wait {
+            *at = ctx.now + RETRY_FIT;
+        }
+    }
+
+    /// Sends each node what is to be there, when that has changed.
+    fn give_orders(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let turn = self.turn(record);
+        let mut wanted: BTreeMap<NodeName, Vec<OrderedVm>> =
+            record.owing.iter().map(|node| (node.clone(), Vec::new())).collect();
+        for (id, placement) in &record.placements {
+            if let Some(definition) = definition(record, id, placement.epoch) {
+                let may_restart = turn.as_ref() == Some(id);
+                let vm = OrderedVm { definition, run: placement.active, may_restart };
+                wanted.entry(placement.node.clone()).or_default().push(vm);
+            }
+        }
+        for (node, vms) in wanted {
+            if self.sent.get(&node).is_none_or(|sent| sent.vms != vms) {
+                rooms.registers.change(&self.ve, |record| record.order += 1, ctx);
+                let order = rooms.registers.read(&self.ve).map_or(0, |record| record.order);
+                let repeat_at = ctx.now;
+                let sent = Sent { order, vms, confirmed: false, repeat_at, tries: 0 };
+                self.sent.insert(node, sent);
+            }
+        }
+        let handler = ctx.node.clone();
+        for (node, sent) in &mut self.sent {
+            if !sent.confirmed && sent.repeat_at <= ctx.now {
+                let pause = REPEAT_AFTER * 2_u32.saturating_pow(sent.tries.min(8));
+                sent.repeat_at = ctx.now + pause.min(REPEAT_MAX);
+                sent.tries += 1;
+                let order = Order {
+                    ve: self.ve.clone(),
+                    handler: handler.clone(),
+                    order: sent.order,
+                    vms: sent.vms.clone(),
+                };
+                ctx.send(node, Message::Order(Box::new(order)));
+            }
+        }
+    }
+
+    /// The one VM that may be restarted now to follow a changed definition: the first that lags, when
+    /// every other is up. Stays with a VM until it is through.
+    fn turn(&self, record: &VeRecord) -> Option<VmId> {
+        let mut first = None;
+        for (id, placement) in record.placements.iter().filter(|(_, p)| p.active) {
+            let seen = self.observed(&placement.node, id)?;
+            let target = record.revisions.get(id.member.as_str()).copied().unwrap_or(0);
+            let lags = seen.revision != target && seen.accepted == target;
+            let moving = !matches!(seen.phase, VmPhase::Running | VmPhase::Completed);
+            if lags && first.is_none() {
+                first = Some(id.clone());
+            } else if moving {
+                return None;
+            }
+        }
+        first
+    }
+
+    /// Deleted, and every node has confirmed that nothing is left: the end.
+    fn bury(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        if !record.declared.deleting || !record.owing.is_empty() {
+            return;
+        }
+        let (name, gone) = (record.declared.name.clone(), record.declared.gone);
+        rooms.registers.change(
+            &self.ve,
+            |record| {
+                record.tombstone = true;
+                record.declared.spec.members.clear();
+                record.declared.spec.placement.clear();
+            },
+            ctx,
+        );
+        if !gone {
+            let message = "every VM and disk is gone".to_owned();
+            ctx.happened((&self.ve, &name), false, "Deleted", message);
+            ctx.cluster(ClusterAction::ReleaseVe { uid: self.ve.clone(), name });
+        }
+    }
+
+    fn report(&mut self, rooms: &Rooms<'_>, ctx: &mut Context) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        if record.tombstone || record.declared.gone {
+            return;
+        }
+        let placing = rooms.lrt.is_placing(&self.ve);
+        let live = |node: &NodeName| *node == ctx.node || rooms.dnt.is_live(node);
+        let report = status::of(record, self, placing, &live);
+        let runs = record.declared.spec.state == VeState::Running && !record.declared.deleting;
+        if report.ready.holds && runs && self.was_ready != Some(record.declared.generation) {
+            // After a restart of the agent nothing was reported yet: what runs did not start now.
+            if self.reported.is_some() {
+                let message = report.ready.message.clone();
+                ctx.happened((&self.ve, &record.declared.name), false, "Started", message);
+            }
+            self.was_ready = Some(record.declared.generation);
+        }
+        if self.reported.as_ref() != Some(&report) {
+            ctx.cluster(ClusterAction::ReportVe(Box::new(report.clone())));
+            self.reported = Some(report);
+        }
+    }
+}
+
+fn owe(record: &mut VeRecord, node: &NodeName) {
+    if !record.owing.contains(node) {
+        record.owing.push(node.clone());
+    }
+}
+
+/// Drops placements that are no longer declared; those of a terminated environment keep only their disks.
+fn trim(record: &mut VeRecord) {
+    if record.declared.deleting {
+        record.placements.clear();
+        return;
+    }
+    let uid = record.declared.uid.clone();
+    let wanted: BTreeSet<VmId> = record.declared.spec.vms(&uid).map(|(id, _)| id).collect();
+    record.placements.retain(|id, _| wanted.contains(id));
+    if record.declared.spec.state == VeState::Terminated {
+        record.placements.values_mut().for_each(|placement| placement.active = false);
+    }
+}
+
+/// VMs that are declared and hold no room anywhere.
+fn missing(record: &VeRecord) -> Vec<VmId> {
+    let wanted = record.declared.spec.vms(&record.declared.uid).map(|(id, _)| id);
+    wanted.filter(|id| !record.placements.get(id).is_some_and(|p| p.active)).collect()
+}
+
+/// A VM's complete definition, if its member is declared.
+fn definition(record: &VeRecord, id: &VmId, epoch: u64) -> Option<VmDefinition> {
+    let declared = &record.declared;
+    let member: &MemberSpec = declared.spec.members.iter().find(|m| m.name == id.member)?;
+    Some(VmDefinition {
+        id: id.clone(),
+        ve: declared.name.clone(),
+        epoch,
+        revision: record.revisions.get(member.name.as_str()).copied().unwrap_or(0),
+        cpus: member.cpus,
+        memory: member.memory,
+        boot: member.boot.clone(),
+        disks: member.disks.clone(),
+        run_strategy: member.run_strategy,
+    })
+}
+
+fn problem(record: &VeRecord, missing: &[VmId], rooms: &Rooms<'_>) -> Problem {
+    let has_disks = |member: &MemberName| {
+        record.declared.spec.members.iter().any(|m| m.name == *member && !m.disks.is_empty())
+    };
+    let pinned = missing
+        .iter()
+        .filter(|id| has_disks(&id.member))
+        .filter_map(|id| Some((id.clone(), record.placements.get(id)?.node.clone())));
+    let existing = record.placements.iter().filter(|(_, placement)| placement.active);
+    let existing = existing.map(|(id, placement)| {
+        let zone = rooms.dnt.state_of(&placement.node).map(|state| state.zone.clone());
+        let zone = zone.unwrap_or_else(|| rooms.lrt.zone());
+        (id.clone(), Place { node: placement.node.clone(), zone })
+    });
+    Problem {
+        vms: missing.iter().filter_map(|id| definition(record, id, record.epoch)).collect(),
+        pinned: pinned.collect(),
+        existing: existing.collect(),
+        constraints: record.declared.spec.placement.clone(),
+    }
+}

@@ -1,0 +1,136 @@
+//! What an engine believes, for `/debug/engine`, for the invariants, and for tests.
+
+use serde::Serialize;
+
+use super::Engine;
+use super::id::{NodeName, VeUid};
+use super::record::{VeRecord, VmRecord};
+use super::report::VmPhase;
+use super::spec::Resources;
+
+/// One agent's beliefs.
+#[derive(Clone, Debug, Serialize)]
+pub struct EngineView {
+    /// This node.
+    pub node: NodeName,
+    /// Lives of this agent so far.
+    pub incarnation: u64,
+    /// Live peers, nearest first.
+    pub peers: Vec<PeerView>,
+    /// It is one of the gateways.
+    pub gateway: bool,
+    /// Environments that this gateway has seen.
+    pub seen: usize,
+    /// What VMs may use in all.
+    pub allocatable: Resources,
+    /// What VMs use or were promised.
+    pub allocated: Resources,
+    /// The partition that this node is in: whose, and for how long, milliseconds.
+    pub partition: Option<(String, u64)>,
+    /// The partition that this agent's procedure has reserved.
+    pub procedure: Option<ProcedureView>,
+    /// Environments that wait for this agent's next procedure.
+    pub queued: usize,
+    /// Environments that this agent handles.
+    pub ves: Vec<VeView>,
+    /// VMs on this node.
+    pub vms: Vec<VmView>,
+    /// Domains of ours that nothing accounts for.
+    pub strays: Vec<String>,
+}
+
+/// A peer.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerView {
+    /// Its name.
+    pub node: NodeName,
+    /// It reaches the API server.
+    pub api_reachable: bool,
+    /// Predicted round trip, milliseconds.
+    pub distance_ms: Option<f64>,
+    /// What it last said was free.
+    pub free: Option<Resources>,
+}
+
+/// A procedure under way.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProcedureView {
+    /// Its name.
+    pub id: String,
+    /// For which environment.
+    pub ve: VeUid,
+    /// Nodes reserved so far.
+    pub members: Vec<NodeName>,
+}
+
+/// An environment, by its handler.
+#[derive(Clone, Debug, Serialize)]
+pub struct VeView {
+    /// The record on disk.
+    pub record: VeRecord,
+    /// Why it waits.
+    pub waits: Option<String>,
+}
+
+/// A VM, by its node.
+#[derive(Clone, Debug, Serialize)]
+pub struct VmView {
+    /// The record on disk.
+    pub record: VmRecord,
+    /// What it is doing.
+    pub phase: VmPhase,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+impl Engine {
+    /// What this engine believes now.
+    #[must_use]
+    pub fn view(&self) -> EngineView {
+        let now = self.ctx.now;
+        let peers = self.dnt.nearest().into_iter().map(|node| {
+            let state = self.dnt.state_of(&node);
+            PeerView {
+                api_reachable: state.is_some_and(|state| state.api_reachable),
+                distance_ms: state.map(|s| self.dnt.coordinate().distance(&s.coordinate)),
+                free: state.map(|state| state.free),
+                node,
+            }
+        });
+        let ves = self.registers.all().map(|record| VeView {
+            record: record.clone(),
+            waits: self
+                .vehs
+                .get(&record.declared.uid)
+                .and_then(|veh| veh.wait())
+                .map(|wait| format!("{wait:?}")),
+        });
+        let vms = self.lrt.vms().map(|vmh| VmView {
+            record: vmh.record.clone(),
+            phase: vmh.phase(now),
+            reason: vmh.reason.clone(),
+        });
+        EngineView {
+            node: self.ctx.node.clone(),
+            incarnation: self.incarnation,
+            peers: peers.collect(),
+            gateway: self.gateway.is_active(),
+            seen: self.gateway.seen(),
+            allocatable: self.lrt.allocatable(),
+            allocated: self.lrt.allocated(),
+            partition: self
+                .lrt
+                .lock()
+                .map(|lock| (lock.procedure.to_string(), now.since(lock.since).as_millis() as u64)),
+            procedure: self.lrt.procedure().map(|procedure| ProcedureView {
+                id: procedure.id.to_string(),
+                ve: procedure.request.ve.clone(),
+                members: procedure.members().cloned().collect(),
+            }),
+            queued: self.lrt.queued(),
+            ves: ves.collect(),
+            vms: vms.collect(),
+            strays: self.lrt.strays().map(|seen| seen.id.to_string()).collect(),
+        }
+    }
+}

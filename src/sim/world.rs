@@ -1,0 +1,490 @@
+//! A world: nodes, network, API server, and the queue of what happens next.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+
+use super::api_server::ApiServer;
+use super::host::Host;
+use super::network::{Network, Quality};
+use crate::engine::effect::{Action, ClusterAction, Effects, HypervisorCommand};
+use crate::engine::host::StopCause;
+use crate::engine::id::{NodeName, VeName, VeUid, VmId};
+use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, VeDeclared};
+use crate::engine::invariants::{self, Broken};
+use crate::engine::lrt::ZONE_LABEL;
+use crate::engine::record::{Kept, Record, RecordKey};
+use crate::engine::report::Happening;
+use crate::engine::spec::{Resources, VeSpec};
+use crate::engine::time::Instant;
+use crate::engine::wire::Message;
+use crate::engine::{Config, Engine};
+
+/// What a world is made with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Feeds everything that is chance.
+    pub seed: u64,
+    /// How many nodes; `n1` is the first.
+    pub nodes: usize,
+    /// What each has.
+    pub capacity: Resources,
+    /// The nodes are dealt to this many zones in turn; 0: no zones.
+    pub zones: usize,
+    /// The network between them.
+    pub network: Quality,
+}
+
+/// Something that happens at a time.
+#[derive(Debug)]
+enum Event {
+    Wake { node: NodeName, life: u64 },
+    Deliver { from: NodeName, to: NodeName, message: Box<Message> },
+    Input { node: NodeName, life: u64, input: Box<Input> },
+    Command { node: NodeName, boot: u64, request: u64, command: Box<HypervisorCommand>, life: u64 },
+    Api { from: NodeName, action: Box<ClusterAction> },
+}
+
+#[derive(Debug)]
+struct Node {
+    engine: Option<Engine>,
+    /// Counts the agent's lives; events of an earlier one are void.
+    life: u64,
+    /// Counts the machine's boots; commands of an earlier one are void.
+    boot: u64,
+    disk: BTreeMap<RecordKey, Kept>,
+    host: Host,
+    declared: NodeDeclared,
+    wake_at: Option<Instant>,
+}
+
+/// A world of agents.
+#[derive(Debug)]
+pub struct World {
+    now: Instant,
+    number: u64,
+    queue: BTreeMap<(Instant, u64), Event>,
+    nodes: BTreeMap<NodeName, Node>,
+    rng: ChaCha8Rng,
+    seed: u64,
+    /// The network; its counts tell which faults fired.
+    pub network: Network,
+    /// The API server.
+    pub api: ApiServer,
+    /// Every broken invariant, with its time.
+    pub broken: Vec<(Instant, Broken)>,
+    /// Everything people were told.
+    pub happened: Vec<(Instant, NodeName, Happening)>,
+    /// Events handled so far.
+    pub events: u64,
+}
+
+impl World {
+    /// A world at time zero, its agents about to start.
+    #[must_use]
+    pub fn new(setup: &Setup) -> Self {
+        let mut world = Self {
+            now: Instant::ZERO,
+            number: 0,
+            queue: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            rng: ChaCha8Rng::seed_from_u64(setup.seed),
+            seed: setup.seed,
+            network: Network::new(setup.network),
+            api: ApiServer::default(),
+            broken: Vec::new(),
+            happened: Vec::new(),
+            events: 0,
+        };
+        for index in 0..setup.nodes {
+            let name = NodeName::from(format!("n{}", index + 1));
+            let mut labels = BTreeMap::new();
+            if setup.zones > 0 {
+                let zone = format!("zone-{}", index % setup.zones);
+                labels.insert(ZONE_LABEL.to_owned(), zone);
+            }
+            let declared = NodeDeclared {
+                labels,
+                schedulable: true,
+                reserved: Resources::default(),
+                cpu_overcommit_percent: 100,
+            };
+            let host = Host::new(setup.capacity);
+            let disk = BTreeMap::new();
+            let node = Node { engine: None, life: 0, boot: 1, disk, host, declared, wake_at: None };
+            world.nodes.insert(name, node);
+        }
+        for name in world.names() {
+            world.start_agent(&name);
+        }
+        world
+    }
+
+    /// Every node's name.
+    #[must_use]
+    pub fn names(&self) -> Vec<NodeName> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    /// The present.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// A node's engine, if its agent runs.
+    #[must_use]
+    pub fn engine(&self, node: &NodeName) -> Option<&Engine> {
+        self.nodes.get(node)?.engine.as_ref()
+    }
+
+    /// A node's machine.
+    #[must_use]
+    pub fn host(&self, node: &NodeName) -> Option<&Host> {
+        Some(&self.nodes.get(node)?.host)
+    }
+
+    /// Every VM that runs, with its node.
+    #[must_use]
+    pub fn running(&self) -> Vec<(VmId, NodeName)> {
+        let mut all = Vec::new();
+        for (name, node) in &self.nodes {
+            all.extend(node.host.running().map(|(id, _)| (id.clone(), name.clone())));
+        }
+        all.sort();
+        all
+    }
+
+    fn push(&mut self, after: Duration, event: Event) {
+        self.number += 1;
+        self.queue.insert((self.now + after, self.number), event);
+    }
+
+    // ---- what people and fate do -------------------------------------------------------------
+
+    /// Starts a node's agent from what is on its disk.
+    pub fn start_agent(&mut self, name: &NodeName) {
+        let (now, seed) = (self.now, self.seed);
+        let others: Vec<NodeName> = self.names().into_iter().filter(|n| n != name).collect();
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        if node.engine.is_some() {
+            return;
+        }
+        node.life += 1;
+        let salt = name.as_str().bytes().fold(node.life, |sum, byte| sum * 257 + u64::from(byte));
+        let config = Config { node: name.clone(), seed: seed ^ salt };
+        let kept = node.disk.values().cloned().collect();
+        let (engine, effects) = Engine::recover(config, kept, now);
+        node.engine = Some(engine);
+        let (host, domains) = (node.host.info(), node.host.list());
+        let declared = node.declared.clone();
+        self.carry_out(name, effects);
+        let hypervisor = [
+            HypervisorInput::Host(host),
+            HypervisorInput::Available(true),
+            HypervisorInput::Domains(domains),
+        ];
+        let cluster = [ClusterInput::Reachable(!self.api.away), ClusterInput::ThisNode(declared)];
+        let inputs = hypervisor.map(Input::Hypervisor).into_iter();
+        let inputs = inputs.chain(cluster.map(Input::Cluster));
+        for input in inputs.chain(others.into_iter().map(Input::PeerKnown)) {
+            self.handle(name, input);
+        }
+    }
+
+    /// Ends a node's agent at once; its domains go on.
+    pub fn kill_agent(&mut self, name: &NodeName) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.engine = None;
+            node.wake_at = None;
+            node.life += 1;
+        }
+        self.api.watchers.remove(name);
+    }
+
+    /// A node loses its power: agent and guests end, its disk stays.
+    pub fn power_off(&mut self, name: &NodeName) {
+        self.kill_agent(name);
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.boot += 1;
+            node.host.power_off();
+        }
+    }
+
+    /// A person applies an environment.
+    pub fn apply(&mut self, uid: &VeUid, name: &VeName, spec: VeSpec) {
+        let seen = self.api.apply(uid, name, spec);
+        self.show(seen);
+    }
+
+    /// A person deletes an environment.
+    pub fn delete(&mut self, uid: &VeUid) {
+        if let Some(seen) = self.api.delete(uid) {
+            self.show(seen);
+        }
+    }
+
+    /// A person changes what is declared of a node.
+    pub fn declare_node(&mut self, name: &NodeName, change: impl FnOnce(&mut NodeDeclared)) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            change(&mut node.declared);
+            let declared = node.declared.clone();
+            self.handle(name, Input::Cluster(ClusterInput::ThisNode(declared)));
+        }
+    }
+
+    /// A guest stops by itself. Tells whether there was one.
+    pub fn stop_guest(&mut self, name: &NodeName, id: &VmId, cause: StopCause) -> bool {
+        let seen = self.nodes.get_mut(name).and_then(|node| node.host.stop_guest(id, cause));
+        let fired = seen.is_some();
+        if let Some(seen) = seen {
+            self.handle(name, Input::Hypervisor(HypervisorInput::Domain(seen)));
+        }
+        fired
+    }
+
+    /// Somebody undefines a domain. Tells whether there was one.
+    pub fn undefine(&mut self, name: &NodeName, id: &VmId) -> bool {
+        let fired = self.nodes.get_mut(name).is_some_and(|node| node.host.undefine(id));
+        if fired {
+            self.handle(name, Input::Hypervisor(HypervisorInput::DomainGone(id.clone())));
+        }
+        fired
+    }
+
+    /// The API server goes, or comes back: then watches begin anew.
+    pub fn set_api_away(&mut self, away: bool) {
+        self.api.away = away;
+        self.api.watchers.clear();
+        for name in self.names() {
+            self.handle(&name, Input::Cluster(ClusterInput::Reachable(!away)));
+        }
+    }
+
+    // ---- the machinery -----------------------------------------------------------------------
+
+    /// Every watcher sees an object, each at its own time.
+    fn show(&mut self, seen: VeDeclared) {
+        if self.api.away {
+            return;
+        }
+        for watcher in self.api.watchers.clone() {
+            let input = Input::Cluster(ClusterInput::Ve(Box::new(seen.clone())));
+            self.later(&watcher, input);
+        }
+    }
+
+    fn later(&mut self, node: &NodeName, input: Input) {
+        let delay = Duration::from_micros(self.rng.random_range(500..5_000));
+        let life = self.nodes.get(node).map_or(0, |node| node.life);
+        let input = Box::new(input);
+        self.push(delay, Event::Input { node: node.clone(), life, input });
+    }
+
+    /// Runs until `until`; stops at the first broken invariant.
+    pub fn run_until(&mut self, until: Instant) {
+        while let Some((&(at, number), _)) = self.queue.first_key_value() {
+            if at > until || !self.broken.is_empty() {
+                break;
+            }
+            let Some(event) = self.queue.remove(&(at, number)) else { break };
+            self.now = at;
+            self.happen(event);
+        }
+        if self.broken.is_empty() {
+            self.now = self.now.max(until);
+        }
+    }
+
+    /// Runs for a while.
+    pub fn run_for(&mut self, time: Duration) {
+        self.run_until(self.now + time);
+    }
+
+    /// Runs until something holds, for `limit` at most. Tells whether it does.
+    pub fn run_while_not(&mut self, limit: Duration, holds: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + limit;
+        while !holds(self) {
+            if self.now >= end || !self.broken.is_empty() {
+                return false;
+            }
+            self.run_until((self.now + Duration::from_millis(50)).min(end));
+        }
+        true
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Wake { node, life } => {
+                let now = self.now;
+                let Some(state) = self.nodes.get_mut(&node).filter(|n| n.life == life) else {
+                    return;
+                };
+                if state.wake_at == Some(now) {
+                    state.wake_at = None;
+                    self.handle(&node, Input::Wakeup);
+                }
+            }
+            Event::Deliver { from, to, message } => {
+                self.handle(&to, Input::Message { from, message });
+            }
+            Event::Input { node, life, input } => {
+                if self.nodes.get(&node).is_some_and(|n| n.life == life) {
+                    self.handle(&node, *input);
+                }
+            }
+            Event::Command { node, boot, request, command, life } => {
+                let Some(state) = self.nodes.get_mut(&node).filter(|n| n.boot == boot) else {
+                    return;
+                };
+                let id = command.vm().clone();
+                let result = state.host.carry_out(&command);
+                let input = match result {
+                    _ if state.life == life => HypervisorInput::Done { request, id, result },
+                    // An earlier life asked for it: the present one sees only what came of it.
+                    Ok(Some(seen)) => HypervisorInput::Domain(seen),
+                    _ => HypervisorInput::DomainGone(id),
+                };
+                self.handle(&node, Input::Hypervisor(input));
+            }
+            Event::Api { from, action } => self.api_call(&from, *action),
+        }
+    }
+
+    fn handle(&mut self, name: &NodeName, input: Input) {
+        let now = self.now;
+        let Some(engine) = self.nodes.get_mut(name).and_then(|node| node.engine.as_mut()) else {
+            return;
+        };
+        let effects = engine.handle(now, input);
+        self.events += 1;
+        self.carry_out(name, effects);
+        self.plan_wakeup(name);
+        self.check();
+    }
+
+    fn plan_wakeup(&mut self, name: &NodeName) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Some(at) = node.engine.as_ref().and_then(Engine::next_wakeup) else { return };
+        let at = at.max(now + Duration::from_micros(1));
+        if node.wake_at.is_none_or(|planned| planned > at) {
+            node.wake_at = Some(at);
+            let life = node.life;
+            self.push(at.since(now), Event::Wake { node: name.clone(), life });
+        }
+    }
+
+    fn carry_out(&mut self, name: &NodeName, effects: Effects) {
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        for record in effects.persist {
+            match record {
+                Record::Put(kept) => {
+                    node.disk.insert(kept.key(), *kept);
+                }
+                Record::Forget(key) => {
+                    node.disk.remove(&key);
+                }
+            }
+        }
+        let (life, boot) = (node.life, node.boot);
+        for action in effects.actions {
+            match action {
+                Action::Send { to, message } => {
+                    for delay in self.network.carry(name, &to, &mut self.rng) {
+                        let (from, to, message) = (name.clone(), to.clone(), message.clone());
+                        self.push(delay, Event::Deliver { from, to, message });
+                    }
+                }
+                Action::Hypervisor { request, command } => {
+                    let delay = Duration::from_millis(self.rng.random_range(20..400));
+                    let (node, command) = (name.clone(), Box::new(command));
+                    self.push(delay, Event::Command { node, boot, request, command, life });
+                }
+                Action::Cluster(ClusterAction::Happened(happening)) => {
+                    self.happened.push((self.now, name.clone(), happening));
+                }
+                // Its own calls reach the API server in order.
+                Action::Cluster(action @ ClusterAction::WatchVes(_)) => {
+                    let (from, action) = (name.clone(), Box::new(action));
+                    self.push(Duration::ZERO, Event::Api { from, action });
+                }
+                Action::Cluster(action) => {
+                    let delay = Duration::from_micros(self.rng.random_range(500..5_000));
+                    let (from, action) = (name.clone(), Box::new(action));
+                    self.push(delay, Event::Api { from, action });
+                }
+            }
+        }
+    }
+
+    fn api_call(&mut self, from: &NodeName, action: ClusterAction) {
+        if self.api.away {
+            // The rim retries for as long as it takes.
+            if !matches!(action, ClusterAction::WatchVes(_) | ClusterAction::ClaimReplicaSet { .. })
+            {
+                let (from, action) = (from.clone(), Box::new(action));
+                self.push(Duration::from_secs(1), Event::Api { from, action });
+            }
+            return;
+        }
+        match action {
+            ClusterAction::WatchVes(true) => {
+                self.api.watchers.insert(from.clone());
+                let all: Vec<VeDeclared> = self.api.objects().map(|o| o.declared.clone()).collect();
+                let live = all.iter().map(|declared| declared.uid.clone()).collect();
+                for declared in all {
+                    self.later(from, Input::Cluster(ClusterInput::Ve(Box::new(declared))));
+                }
+                let life = self.nodes.get(from).map_or(0, |node| node.life);
+                let input = Box::new(Input::Cluster(ClusterInput::VesListed { live }));
+                // After every object of the list.
+                let node = from.clone();
+                self.push(Duration::from_millis(6), Event::Input { node, life, input });
+            }
+            ClusterAction::WatchVes(false) => {
+                self.api.watchers.remove(from);
+            }
+            ClusterAction::ClaimReplicaSet { uid, resource_version, replicas, .. } => {
+                if let Some(seen) = self.api.claim(&uid, &resource_version, replicas) {
+                    self.show(seen);
+                }
+            }
+            ClusterAction::ReportVe(report) => {
+                if let Some(seen) = self.api.report(*report) {
+                    self.show(seen);
+                }
+            }
+            ClusterAction::ReleaseVe { uid, name } => {
+                if self.api.release(&uid) {
+                    for watcher in self.api.watchers.clone() {
+                        let gone = ClusterInput::VeGone { uid: uid.clone(), name: name.clone() };
+                        self.later(&watcher, Input::Cluster(gone));
+                    }
+                }
+            }
+            ClusterAction::ReportNode(_) | ClusterAction::Happened(_) => {}
+        }
+    }
+
+    /// I1 on the machines themselves, I3–I5 on the agents.
+    fn check(&mut self) {
+        let mut broken = Vec::new();
+        let mut seen: BTreeMap<VmId, NodeName> = BTreeMap::new();
+        for (name, node) in &self.nodes {
+            for (id, _) in node.host.running() {
+                if let Some(other) = seen.insert(id.clone(), name.clone()) {
+                    let what = format!("{id} runs on {other} and on {name}");
+                    broken.push(Broken { invariant: "I1", what });
+                }
+            }
+        }
+        let engines: Vec<&Engine> =
+            self.nodes.values().filter_map(|node| node.engine.as_ref()).collect();
+        broken.extend(invariants::check(&engines));
+        let now = self.now;
+        self.broken.extend(broken.into_iter().map(|broken| (now, broken)));
+    }
+}

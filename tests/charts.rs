@@ -1,0 +1,113 @@
+//! The charts: they lint, they render whatever is switched on, they ask for no right they do not need, and
+//! a misspelt or absurd value is refused. Needs `helm` in the path, and no cluster.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn helm(arguments: &[&str]) -> Output {
+    Command::new("helm")
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("helm is in the path: {error}"))
+}
+
+fn rendered(arguments: &[&str]) -> String {
+    let mut all =
+        vec!["template", "discovery", "charts/discovery", "--namespace", "discovery-system"];
+    all.extend(arguments);
+    let output = helm(&all);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn both_charts_lint_strictly() {
+    for chart in ["charts/discovery-crds", "charts/discovery"] {
+        let output = helm(&["lint", "--strict", chart]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn no_right_is_a_wildcard_and_no_capability_is_asked_for() {
+    let yaml = rendered(&[]);
+    assert!(yaml.contains("kind: ClusterRole\n"), "there are rights to look at");
+    for line in yaml.lines().map(str::trim) {
+        for field in ["verbs:", "resources:", "apiGroups:", "nonResourceURLs:"] {
+            assert!(!(line.starts_with(field) && line.contains('*')), "{line}");
+        }
+    }
+    assert!(yaml.contains("drop: [ALL]") && !yaml.contains("add: ["), "capabilities are dropped");
+    assert!(!yaml.contains("privileged: true") && !yaml.contains("hostPID: true"));
+    assert!(yaml.contains("readOnlyRootFilesystem: true"));
+}
+
+#[test]
+fn the_finalizer_policy_is_rendered_where_the_api_server_knows_it() {
+    let known = ["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"];
+    let policy = "kind: MutatingAdmissionPolicy\n";
+    assert!(!rendered(&[]).contains(policy));
+    assert!(rendered(&known).contains(policy));
+    assert!(
+        !rendered(&[&known[..], &["--set", "admission.finalizer=false"]].concat()).contains(policy)
+    );
+}
+
+#[test]
+fn the_admin_port_is_on_loopback_until_metrics_are_asked_for() {
+    let closed = rendered(&[]);
+    assert!(closed.contains("value: \"127.0.0.1:7401\"") && closed.contains("host: 127.0.0.1"));
+    assert!(!closed.contains("kind: Service\n"));
+    let open = rendered(&[
+        "--set",
+        "metrics.enabled=true,metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.team=a",
+    ]);
+    assert!(open.contains("value: \"$(DISCOVERY_NODE_IP):7401\"") && !open.contains("127.0.0.1"));
+    assert!(open.contains("kind: Service\n") && open.contains("kind: ServiceMonitor\n"));
+}
+
+#[test]
+fn image_directories_are_mounted_read_only_and_told_to_the_agent() {
+    let yaml = rendered(&["--set", "agent.imageDirs={/srv/a,/srv/b}"]);
+    assert!(yaml.contains("value: \"/srv/a:/srv/b\""));
+    assert!(yaml.contains("{name: images-1, mountPath: /srv/b, readOnly: true}"));
+}
+
+#[test]
+fn everything_can_be_switched_off() {
+    let yaml = rendered(&["--set", "admission.enforce=false,admission.finalizer=false"]);
+    assert!(!yaml.contains("AdmissionPolicy"));
+}
+
+#[test]
+fn misspelt_and_absurd_values_are_refused_by_name() {
+    for (value, word) in [
+        ("agent.stateDri=/var/lib/x", "stateDri"),
+        ("agent.stateDir=var/lib/x", "stateDir"),
+        ("agent.overlayPort=70000", "overlayPort"),
+        ("agent.imageCacheLimit=lots", "imageCacheLimit"),
+        ("agent.logFormat=xml", "logFormat"),
+        ("agent.libvirt.uri=/run/libvirt", "uri"),
+        ("image.digest=sha256:abc", "digest"),
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("metrics.serviceMonitor.interval=often", "interval"),
+        ("updateStrategy.maxUnavailable=0", "maxUnavailable"),
+        ("securityContext.capabilities={sys_admin}", "capabilities"),
+        ("replicas=3", "replicas"),
+    ] {
+        let output = helm(&["template", "discovery", "charts/discovery", "--set", value]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{value} was accepted");
+        assert!(said.contains(word), "{value}: {said}");
+    }
+}
+
+#[test]
+fn uninstalling_the_definitions_leaves_them_in_place() {
+    let output = helm(&["template", "crds", "charts/discovery-crds"]);
+    let yaml = String::from_utf8_lossy(&output.stdout);
+    let definitions = yaml.matches("kind: CustomResourceDefinition\n").count();
+    assert_eq!(definitions, 2);
+    assert_eq!(yaml.matches("helm.sh/resource-policy: keep\n").count(), definitions, "{yaml}");
+}
