@@ -59,6 +59,7 @@ pub(super) fn status(
             )),
         }),
         vms: report.map(|report| report.vms),
+        running_vms: report.map(|report| report.running),
         acceleration: host.map(|host| Acceleration {
             kind: match host.acceleration {
                 host::Acceleration::Kvm => AccelerationKind::Kvm,
@@ -158,8 +159,8 @@ fn coordinates(report: &NodeReport, before: Option<&Coordinates>) -> Coordinates
     let micros = |milliseconds: f64| (milliseconds * 1000.0).round() as i64;
     #[allow(clippy::cast_possible_truncation)]
     let error_percent = (report.coordinate_error * 100.0).round() as i64;
-    let [x, y, _, height] = report.coordinate.map(micros);
-    let now = Coordinates { x, y, height, error_percent };
+    let [x, y, z, height] = report.coordinate.map(micros);
+    let now = Coordinates { x, y, z, height, error_percent };
     let Some(before) = before else { return now };
     let moved = |new: i64, old: i64| {
         let by = new.saturating_sub(old).saturating_abs();
@@ -167,6 +168,7 @@ fn coordinates(report: &NodeReport, before: Option<&Coordinates>) -> Coordinates
     };
     let stays = !moved(now.x, before.x)
         && !moved(now.y, before.y)
+        && !moved(now.z, before.z)
         && !moved(now.height, before.height)
         && now.error_percent.abs_diff(before.error_percent) < SURER_AT_LEAST.unsigned_abs();
     if stays { before.clone() } else { now }
@@ -186,6 +188,7 @@ mod tests {
             agent_version: "1.2.3".to_owned(),
             protocol: 1,
             pinned: Vec::new(),
+            listing: crate::k8s::Listing::default(),
         }
     }
 

@@ -17,11 +17,6 @@ use crate::agent::ports::{PeerIdentity, PeerNews, Stranger};
 use crate::api::PhysicalNode;
 use crate::engine::id::NodeName;
 
-/// How often a gateway lists. A revoked node is shut out within this time by gateways.
-const LIST_AS_GATEWAY: Duration = Duration::from_secs(60);
-/// How often any other agent lists. Five hundred agents that each read half a megabyte every five minutes
-/// cost the API server less than one megabyte a second.
-const LIST_OTHERWISE: Duration = Duration::from_secs(300);
 /// How often one stranger's key is looked up at most.
 const SAME_STRANGER: Duration = Duration::from_secs(10);
 /// Shortest time between two listings for strangers, whoever they are: anybody can make up keys.
@@ -56,7 +51,9 @@ pub(super) async fn keep_listing(shared: Arc<Shared>, mut strangers: mpsc::Recei
             }
         }
         let listed = Instant::now();
-        let every = if *gateway.borrow_and_update() { LIST_AS_GATEWAY } else { LIST_OTHERWISE };
+        let listing = shared.config.listing;
+        let is_gateway = *gateway.borrow_and_update();
+        let every = if is_gateway { listing.as_gateway } else { listing.otherwise };
         let next = listed + about(every);
         loop {
             tokio::select! {

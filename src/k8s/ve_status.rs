@@ -124,7 +124,7 @@ fn vm_status(
 ) -> VmStatus {
     let name = report.name.vm(&vm.id);
     let node = vm.node.as_ref().map(ToString::to_string);
-    let (state, word) = state(vm.phase);
+    let state = state(vm.phase);
     let since = before
         .vms
         .iter()
@@ -133,7 +133,7 @@ fn vm_status(
         .unwrap_or_else(|| now.clone());
     // One word is for machines, a sentence for people.
     let told = vm.reason.as_deref().filter(|reason| !reason.is_empty());
-    let (own_word, sentence) = match told {
+    let (word, sentence) = match told {
         Some(told) if told.chars().all(|c| c.is_ascii_alphanumeric()) => (Some(told), None),
         other => (None, other),
     };
@@ -146,37 +146,25 @@ fn vm_status(
         uuid: vm.uuid.clone(),
         epoch: (vm.epoch > 0).then_some(vm.epoch),
         since: Some(since),
-        reason: own_word.or(word).map(str::to_owned),
-        message: message(sentence, vm.restarts),
+        restarts: (vm.restarts > 0).then_some(vm.restarts),
+        reason: word.map(str::to_owned),
+        message: sentence.map(shortened),
     }
 }
 
-fn message(sentence: Option<&str>, restarts: u32) -> Option<String> {
-    let counted = match restarts {
-        0 => None,
-        1 => Some("started again once".to_owned()),
-        more => Some(format!("started again {more} times")),
-    };
-    match (sentence, counted) {
-        (Some(sentence), Some(counted)) => Some(format!("{}; {counted}", shortened(sentence))),
-        (Some(sentence), None) => Some(shortened(sentence)),
-        (None, counted) => counted,
-    }
-}
-
-/// The state that people read, and the word that tells apart what looks the same.
-fn state(phase: VmPhase) -> (VmState, Option<&'static str>) {
+/// The state that people read.
+fn state(phase: VmPhase) -> VmState {
     match phase {
-        VmPhase::Waiting => (VmState::Waiting, None),
-        VmPhase::Starting => (VmState::Starting, None),
-        VmPhase::Running => (VmState::Running, None),
-        VmPhase::Paused => (VmState::Starting, Some("Paused")),
-        VmPhase::Stopping => (VmState::Stopping, None),
-        VmPhase::Stopped => (VmState::Stopped, None),
-        VmPhase::BackOff => (VmState::Crashed, Some("BackOff")),
-        VmPhase::Completed => (VmState::Stopped, Some("GuestPoweredOff")),
-        VmPhase::Removing => (VmState::Stopping, Some("Removing")),
-        VmPhase::Unknown => (VmState::Unknown, Some("NodeUnreachable")),
+        VmPhase::Waiting => VmState::Waiting,
+        VmPhase::Starting => VmState::Starting,
+        VmPhase::Running => VmState::Running,
+        VmPhase::Paused => VmState::Paused,
+        VmPhase::Stopping => VmState::Stopping,
+        VmPhase::Stopped => VmState::Stopped,
+        VmPhase::BackOff => VmState::BackOff,
+        VmPhase::Completed => VmState::Completed,
+        VmPhase::Removing => VmState::Removing,
+        VmPhase::Unknown => VmState::Unknown,
     }
 }
 
@@ -252,8 +240,7 @@ mod tests {
         stuck.progressing = Says::no("VmFailed", "");
         let stuck = status(&stuck, &none, None, &"n1".into(), &at(1));
         assert_eq!(of("Stalled", &stuck), Some(("True".to_owned(), 1)));
-        assert_eq!(stuck.vms[0].state, VmState::Crashed);
-        assert_eq!(stuck.vms[0].reason.as_deref(), Some("BackOff"));
+        assert_eq!(stuck.vms[0].state, VmState::BackOff);
         assert_eq!(stuck.replicas, None);
     }
 
@@ -278,11 +265,9 @@ mod tests {
         let mut two = vm(1, "n1", VmPhase::Completed);
         two.reason = Some("Shutdown".to_owned());
         let told = status(&report(vec![one, two], false), &none, None, &"n1".into(), &at(1));
-        assert_eq!(
-            told.vms[0].message.as_deref(),
-            Some("fetching https://x/y: 40%; started again 2 times")
-        );
+        assert_eq!(told.vms[0].message.as_deref(), Some("fetching https://x/y: 40%"));
+        assert_eq!((told.vms[0].restarts, told.vms[1].restarts), (Some(2), None));
         assert_eq!(told.vms[1].reason.as_deref(), Some("Shutdown"));
-        assert_eq!(told.vms[1].state, VmState::Stopped);
+        assert_eq!(told.vms[1].state, VmState::Completed);
     }
 }

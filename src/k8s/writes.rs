@@ -151,7 +151,7 @@ async fn set_finalizers(
 /// Says in the status that a spec cannot be carried out.
 pub(super) async fn invalid(shared: &Shared, invalid: &InvalidSpec) -> Result<Ended, RequestError> {
     let api = environments(shared, &invalid.name);
-    let before = shared.read(api.get_status(&invalid.name.name)).await?;
+    let before = shared.read(api.get(&invalid.name.name)).await?;
     if before.uid().as_deref() != Some(invalid.uid.as_str())
         || before.metadata.generation != Some(invalid.generation)
     {
@@ -189,7 +189,7 @@ pub(super) async fn report(
     let known = before.filter(|written| written.generation == report.observed_generation);
     let before = match known {
         Some(written) => written,
-        None => match shared.read(api.get_status(&report.name.name)).await {
+        None => match shared.read(api.get(&report.name.name)).await {
             Ok(ve) if ve.uid().as_deref() == Some(report.uid.as_str()) => {
                 keep_until_released(shared, &ve).await;
                 Written::from(&ve)
@@ -298,7 +298,7 @@ pub(super) async fn node(
     let name = shared.config.node.as_str();
     let before = match before.filter(|written| written.uid == uid) {
         Some(written) => written,
-        None => match shared.read(api.get_status(name)).await {
+        None => match shared.read(api.get(name)).await {
             Ok(physical) => WrittenNode {
                 uid: physical.uid().unwrap_or_default(),
                 status: physical.status.unwrap_or_default(),
