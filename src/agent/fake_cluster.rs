@@ -50,6 +50,8 @@ pub struct FakeApiServer(Arc<Mutex<Server>>);
 
 #[derive(Default)]
 struct Server {
+    /// Nobody reaches it.
+    away: bool,
     version: u64,
     ves: BTreeMap<VeName, StoredVe>,
     nodes: BTreeMap<NodeName, StoredNode>,
@@ -128,8 +130,12 @@ impl FakeApiServer {
             peers: BTreeMap::new(),
             waiting: Vec::new(),
         };
+        if server.away {
+            agent.tell(ClusterInput::Reachable(false));
+        }
+        let reaches = !server.away;
         server.agents.insert(node.clone(), agent);
-        server.reach(&node, true);
+        server.reach(&node, reaches);
         server.tell_everybody_of_peers();
         FakeCluster { server: self.clone(), node }
     }
@@ -225,6 +231,7 @@ impl FakeApiServer {
     /// Makes the server reachable or unreachable for all agents.
     pub fn set_reachable(&self, reachable: bool) {
         let mut server = self.server();
+        server.away = !reachable;
         let nodes: Vec<NodeName> = server.agents.keys().cloned().collect();
         for node in nodes {
             server.reach(&node, reachable);
