@@ -9,6 +9,7 @@ use discovery::admin::Admin;
 use discovery::agent::snapshot::{Board, CounterSource, Part, PeerBelief, Snapshot, VmBelief};
 use discovery::engine::id::{MemberName, NodeName, VeUid, VmId};
 use discovery::engine::record::VmGoal;
+use discovery::engine::report::VmPhase;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -63,16 +64,15 @@ fn snapshot() -> Snapshot {
             node: NodeName::from("node-2"),
             state: "alive".to_owned(),
             round_trip_ms: Some(0.7),
-            zone: String::new(),
             api_reachable: true,
-            gateway: false,
+            free: None,
         }],
         vms: vec![VmBelief {
             id: VmId { ve: VeUid::from("uid"), member: MemberName::from("web"), index: 0 },
             domain_name: "default.shop-web-0".to_owned(),
             goal: VmGoal::Run,
             epoch: 1,
-            domain: None,
+            phase: VmPhase::Running,
             restarts: 0,
             doing: None,
         }],

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::engine::host::DomainSeen;
 use crate::engine::id::{NodeName, ProcedureId, VeName, VeUid, VmId};
 use crate::engine::record::{Placement, VmGoal};
-use crate::engine::report::{NodeReport, VeReport};
+use crate::engine::report::{NodeReport, VeReport, VmPhase};
+use crate::engine::spec::Resources;
 use crate::engine::time::Instant;
 
 /// One peer.
@@ -19,29 +19,27 @@ use crate::engine::time::Instant;
 pub struct PeerBelief {
     /// Its name.
     pub node: NodeName,
-    /// Alive, suspected, down, unknown: membership's word.
+    /// `alive`, or `silent`: pinned, and membership does not count it as alive.
     pub state: String,
     /// Predicted round trip, milliseconds; nothing before it has answered once.
     pub round_trip_ms: Option<f64>,
-    /// Its failure domain, empty if it has none.
-    pub zone: String,
     /// It reaches the API server.
     pub api_reachable: bool,
-    /// It is a gateway, as far as this agent can tell.
-    pub gateway: bool,
+    /// What it last said was free.
+    pub free: Option<Resources>,
 }
 
 /// One scheduling partition that this node is in.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PartitionBelief {
-    /// Whose.
-    pub procedure: ProcedureId,
-    /// What for.
-    pub ve: VeUid,
+    /// Whose, as `<node>#<incarnation>.<number>`.
+    pub procedure: String,
+    /// What for: the initiator knows.
+    pub ve: Option<VeUid>,
     /// Its nodes as far as this agent knows them: all for the initiator, itself for a member.
     pub nodes: Vec<NodeName>,
-    /// When it ends by itself, on the engine's clock.
-    pub until: Instant,
+    /// For how long this node has been reserved, milliseconds.
+    pub reserved_ms: Option<u64>,
 }
 
 /// Room that is kept for a VM that does not run yet.
@@ -72,6 +70,8 @@ pub struct VeBelief {
     pub placements: Vec<(VmId, Placement)>,
     /// Nodes that may still hold something of it.
     pub owing: Vec<NodeName>,
+    /// Why it waits.
+    pub waits: Option<String>,
     /// What people were told last.
     pub report: Option<VeReport>,
 }
@@ -87,8 +87,8 @@ pub struct VmBelief {
     pub goal: VmGoal,
     /// Placement epoch.
     pub epoch: u64,
-    /// The domain as last seen.
-    pub domain: Option<DomainSeen>,
+    /// What it is doing.
+    pub phase: VmPhase,
     /// How often it was started again.
     pub restarts: u32,
     /// What is being done about it, or why not.
