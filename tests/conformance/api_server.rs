@@ -5,10 +5,11 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::Client;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// The user that agents are in the chart, and that this fixture gives the chart's role.
 const AGENT: &str = "system:serviceaccount:discovery-system:discovery-agent";
@@ -153,7 +154,7 @@ impl ApiServer {
             .arg(format!("--token-auth-file={}", self.path("tokens.csv").display()))
             .arg(format!("--service-account-key-file={}", key.display()))
             .arg(format!("--service-account-signing-key-file={}", key.display()));
-        self.api = Some(start(&self.folder, &mut command, "kube-apiserver"));
+        self.api = Some(start(&self.folder, &command, "kube-apiserver"));
         let client = self.admin().await;
         let until = Instant::now() + READY_WITHIN;
         let mut looks = tokio::time::interval(Duration::from_millis(100));
