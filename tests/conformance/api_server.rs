@@ -137,6 +137,14 @@ impl ApiServer {
         }
     }
 
+    /// The API server hangs (its connections stay open and nothing answers), or goes on.
+    pub fn hang(&self, hangs: bool) {
+        let api = self.api.as_ref().expect("it runs");
+        let signal = if hangs { "-STOP" } else { "-CONT" };
+        let sent = Command::new("kill").args([signal, &api.id().to_string()]).status();
+        assert!(sent.expect("kill is in the path").success(), "{signal} is sent");
+    }
+
     /// Starts the API server and waits until it is ready.
     pub async fn go_on(&mut self) {
         let key = self.path("accounts.key");

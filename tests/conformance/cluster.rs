@@ -231,10 +231,29 @@ async fn the_rim_passes_on_a_real_api_server() {
     println!("watches");
     the_doctor_lists_the_nodes(&world).await;
     println!("doctor");
+    a_hanging_api_server_is_found_out(&world).await;
+    println!("hanging API server");
     cluster_suite::after_an_absence_everything_resumes(&world, space).await;
     println!("absence");
     cluster_suite::an_agent_starts_without_the_api_server(&world, space).await;
     println!("late API server");
+}
+
+/// A server that hangs is found out, and nothing waits for it for ever.
+async fn a_hanging_api_server_is_found_out(world: &Real) {
+    world.space("hangs").await;
+    let ve = VeName::new("hangs", "ve");
+    let mut agent = world.agent(&peer("patient-one", 29)).await;
+    agent.watch(true);
+    agent.reaches(true).await;
+    world.apply(&ve, 1).await;
+    let seen = agent.sees(&ve, |_| true).await;
+    world.server.lock().await.hang(true);
+    agent.claim(&seen, &[&agent.identity]);
+    agent.reaches(false).await;
+    world.server.lock().await.hang(false);
+    agent.reaches(true).await;
+    agent.sees(&ve, |ve| !ve.replica_set.is_empty()).await;
 }
 
 /// An environment as the chart's admission policy makes it: with the finalizer from the start.
