@@ -207,8 +207,8 @@ impl Engine {
             Message::Declared { uid, generation, deleting } => {
                 self.gateway.acknowledged(from, &uid, generation, deleting);
             }
-            Message::Reserve { procedure, .. } if procedure.initiator == *from => {
-                self.lrt.reserve(procedure, &mut self.ctx);
+            Message::Reserve { procedure, priority, .. } if procedure.initiator == *from => {
+                self.lrt.reserve(procedure, priority, &mut self.ctx);
             }
             Message::Prepare { procedure, handler, order, vms }
                 if procedure.initiator == *from && handler == *from =>
@@ -351,19 +351,10 @@ impl Engine {
         }
     }
 
-    /// What waits for room is tried again.
+    /// What waits for room is tried again, each at its own moment: all at once would be in each other's way.
     fn room_appeared(&mut self) {
-        let waiting: Vec<VeUid> = self
-            .vehs
-            .iter_mut()
-            .filter(|(_, veh)| veh.wait().is_some())
-            .map(|(uid, veh)| {
-                veh.hurry(self.ctx.now);
-                uid.clone()
-            })
-            .collect();
-        for uid in waiting {
-            self.reconcile(&uid);
+        for veh in self.vehs.values_mut().filter(|veh| veh.wait().is_some()) {
+            veh.hurry(self.ctx.now + self.ctx.jitter(5, 300));
         }
     }
 

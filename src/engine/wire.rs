@@ -57,6 +57,8 @@ pub enum Message {
         procedure: ProcedureId,
         /// What for.
         ve: VeUid,
+        /// How often it gave way to others.
+        priority: u32,
     },
     /// The answer to a reserve.
     Reserved {
@@ -107,7 +109,12 @@ pub enum Reservation {
     /// Mine for now; this is what I have.
     Granted(Box<NodeOffer>),
     /// I am in another partition.
-    Busy(ProcedureId),
+    Busy {
+        /// Whose.
+        procedure: ProcedureId,
+        /// How often that one gave way to others.
+        priority: u32,
+    },
     /// I take no new VMs: why.
     Closed(String),
 }

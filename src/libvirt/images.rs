@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
@@ -26,6 +26,9 @@ use super::projection::hex;
 use super::tool::{self, ImageInfo};
 use crate::engine::host::{Failure, FailureKind};
 use crate::engine::spec::ImageSource;
+
+/// A broken fetch that nobody has gone on with for a day is of a declaration that changed.
+const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// A fetch that others may wait for.
 #[derive(Debug, Default)]
@@ -264,6 +267,7 @@ impl ImageCache {
             }
         };
         let state = lock(&self.state);
+        self.drop_old_partials(&state);
         let mut images = Vec::new();
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let Ok(metadata) = entry.metadata() else { continue };
@@ -287,6 +291,20 @@ impl ImageCache {
                     total -= bytes;
                 }
                 Err(error) => tracing::warn!(%error, image = name, "cannot remove from the cache"),
+            }
+        }
+    }
+}
+
+impl ImageCache {
+    /// Removes what fetches left behind that nobody has gone on with.
+    fn drop_old_partials(&self, state: &State) {
+        for entry in fs::read_dir(self.dir.join("partial")).into_iter().flatten().flatten() {
+            let written = entry.metadata().and_then(|metadata| metadata.modified());
+            let age = written.ok().and_then(|written| written.elapsed().ok()).unwrap_or_default();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if age > PARTIAL_KEPT && !state.flights.contains_key(&name) {
+                let _ = fs::remove_file(entry.path());
             }
         }
     }

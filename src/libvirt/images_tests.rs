@@ -226,6 +226,21 @@ fn qcow2_over(base: &std::path::Path) -> Vec<u8> {
 }
 
 #[test]
+fn a_forgotten_beginning_is_removed_and_a_fresh_one_kept() {
+    let dir = tempdir();
+    let cache = cache(&dir, 1 << 30);
+    for (name, hours) in [("old", 25), ("fresh", 1)] {
+        let path = dir.path().join("images/partial").join(name);
+        fs::write(&path, "x").expect("planted");
+        let file = fs::File::options().write(true).open(&path).expect("writable");
+        file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).expect("aged");
+    }
+    cache.make_room(0);
+    assert!(dir.path().join("images/partial/fresh").exists());
+    assert_eq!(partials(&dir), 1);
+}
+
+#[test]
 fn a_backing_file_is_read_from_the_header() {
     let dir = tempdir();
     let (disk, base) = (dir.path().join("disk.qcow2"), dir.path().join("base"));

@@ -45,7 +45,7 @@ pub fn domain_type(connect: &Connect, state: &Path) -> DomainType {
         tracing::info!(?kind, "an earlier probe since this boot found out");
         return kind;
     }
-    clean(connect);
+    clean(connect, state);
     let kind = probe(connect, state);
     // Only saves time: whatever becomes of it, the next probe finds out.
     if let Err(error) = fs::write(&file, format!("{conditions}\n{}\n", word_for(kind))) {
@@ -133,11 +133,16 @@ fn offered(connect: &Connect) -> bool {
 }
 
 /// Destroys probes of agents that died in the middle of one.
-fn clean(connect: &Connect) {
+fn clean(connect: &Connect, state: &Path) {
     let active = connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_TRANSIENT);
     for domain in active.unwrap_or_default() {
         if domain.get_name().is_ok_and(|name| name.starts_with(PREFIX)) {
             let _ = domain.destroy();
+        }
+    }
+    for entry in fs::read_dir(state).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }

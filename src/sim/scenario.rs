@@ -16,6 +16,7 @@ use crate::engine::spec::{
     Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, Resources,
     RunStrategy, VeSpec, VeState,
 };
+use crate::engine::vet::status::NO_ROOM_TO_GROW;
 
 const GIB: u64 = 1 << 30;
 
@@ -252,7 +253,8 @@ fn state_of(world: &World, uid: &VeUid) -> Option<State> {
         let terminated = object.declared.spec.state == VeState::Terminated;
         return (up == if terminated { 0 } else { wanted }).then_some(State::Whole);
     }
-    let waits = &*status.ready.reason == "CannotBePlaced";
+    let reason = &*status.ready.reason;
+    let waits = reason == "CannotBePlaced" || reason == NO_ROOM_TO_GROW;
     // What is added to a running environment may wait while the rest runs.
     (waits && (status.phase == Phase::Running || up == 0)).then_some(State::Waiting)
 }

@@ -16,7 +16,7 @@ use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, V
 use crate::engine::invariants::{self, Broken};
 use crate::engine::lrt::ZONE_LABEL;
 use crate::engine::record::{Kept, Record, RecordKey};
-use crate::engine::report::Happening;
+use crate::engine::report::{Happening, VeReport};
 use crate::engine::spec::{Resources, VeSpec};
 use crate::engine::time::Instant;
 use crate::engine::wire::Message;
@@ -67,6 +67,7 @@ pub struct World {
     number: u64,
     queue: BTreeMap<(Instant, u64), Event>,
     nodes: BTreeMap<NodeName, Node>,
+    reports: BTreeMap<(NodeName, VeUid), VeReport>,
     rng: ChaCha8Rng,
     seed: u64,
     /// The network; its counts tell which faults fired.
@@ -90,6 +91,7 @@ impl World {
             number: 0,
             queue: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            reports: BTreeMap::new(),
             rng: ChaCha8Rng::seed_from_u64(setup.seed),
             seed: setup.seed,
             network: Network::new(setup.network),
@@ -411,6 +413,14 @@ impl World {
                     let (from, action) = (name.clone(), Box::new(action));
                     self.push(Duration::ZERO, Event::Api { from, action });
                 }
+                Action::Cluster(ClusterAction::ReportVe(report)) => {
+                    // The rim writes the newest report of an environment, however old the attempt.
+                    let (uid, name) = (report.uid.clone(), name.clone());
+                    self.reports.insert((name.clone(), uid), (*report).clone());
+                    let action = Box::new(ClusterAction::ReportVe(report));
+                    let delay = Duration::from_micros(self.rng.random_range(500..5_000));
+                    self.push(delay, Event::Api { from: name, action });
+                }
                 Action::Cluster(action) => {
                     let delay = Duration::from_micros(self.rng.random_range(500..5_000));
                     let (from, action) = (name.clone(), Box::new(action));
@@ -453,7 +463,8 @@ impl World {
                 }
             }
             ClusterAction::ReportVe(report) => {
-                if let Some(seen) = self.api.report(*report) {
+                let newest = self.reports.remove(&(from.clone(), report.uid.clone()));
+                if let Some(seen) = newest.and_then(|report| self.api.report(report)) {
                     self.show(seen);
                 }
             }

@@ -5,10 +5,11 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::Client;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// The user that agents are in the chart, and that this fixture gives the chart's role.
 const AGENT: &str = "system:serviceaccount:discovery-system:discovery-agent";
@@ -136,6 +137,14 @@ impl ApiServer {
         }
     }
 
+    /// The API server hangs (its connections stay open and nothing answers), or goes on.
+    pub fn hang(&self, hangs: bool) {
+        let api = self.api.as_ref().expect("it runs");
+        let signal = if hangs { "-STOP" } else { "-CONT" };
+        let sent = Command::new("kill").args([signal, &api.id().to_string()]).status();
+        assert!(sent.expect("kill is in the path").success(), "{signal} is sent");
+    }
+
     /// Starts the API server and waits until it is ready.
     pub async fn go_on(&mut self) {
         let key = self.path("accounts.key");
@@ -153,7 +162,7 @@ impl ApiServer {
             .arg(format!("--token-auth-file={}", self.path("tokens.csv").display()))
             .arg(format!("--service-account-key-file={}", key.display()))
             .arg(format!("--service-account-signing-key-file={}", key.display()));
-        self.api = Some(start(&self.folder, &mut command, "kube-apiserver"));
+        self.api = Some(start(&self.folder, &command, "kube-apiserver"));
         let client = self.admin().await;
         let until = Instant::now() + READY_WITHIN;
         let mut looks = tokio::time::interval(Duration::from_millis(100));

@@ -275,7 +275,7 @@ pub async fn a_watcher_sees_every_environment_and_nobody_else_does<W: World>(
     assert_eq!((seen.deleting, seen.gone, seen.replica_set.len()), (false, false, 0));
     watcher
         .input("end of the list", |input| match input {
-            ClusterInput::VesListed { live } => Some(assert!(live.contains(&seen.uid))),
+            ClusterInput::VesListed { live } => live.contains(&seen.uid).then_some(()),
             _ => None,
         })
         .await;
@@ -373,7 +373,7 @@ pub async fn a_deleted_environment_is_kept_until_it_is_released<W: World>(world:
     agent.release(&deleting);
     agent
         .input("end of it", |input| match input {
-            ClusterInput::VeGone { uid, name } if uid == seen.uid => Some(assert_eq!(name, ve)),
+            ClusterInput::VeGone { uid, name } => (uid == seen.uid && name == ve).then_some(()),
             _ => None,
         })
         .await;
@@ -465,7 +465,7 @@ pub async fn after_an_absence_everything_resumes<W: World>(world: &W, space: &st
 
     agent
         .input("new list", |input| match input {
-            ClusterInput::VesListed { live } => Some(assert!(live.contains(&kept_seen.uid))),
+            ClusterInput::VesListed { live } => live.contains(&kept_seen.uid).then_some(()),
             _ => None,
         })
         .await;

@@ -2,6 +2,8 @@
 //!
 //! The real one needs a libvirtd. `DISCOVERY_TEST_LIBVIRT_URI` names one that may be meddled with;
 //! without it the test starts a private one by `hack/libvirt-test`, which needs root.
+//! `DISCOVERY_TEST_GUEST` names a directory with `vmlinuz` and `initrd.img` of a guest that says hello on
+//! its console (as `hack/guest` builds it): then a Linux is booted too.
 
 // Waiting with a deadline is what these tests are made of; the ban is for the engine.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -65,6 +67,7 @@ fn libvirt(uri: &str) -> (Subject, tempfile::TempDir) {
     let state = tempfile::tempdir().expect("a directory for the state");
     let mut config = LibvirtConfig::new(uri, state.path());
     config.file_roots = vec![state.path().join("import")];
+    config.file_roots.extend(std::env::var_os(qemu::GUEST).map(Into::into));
     // Guests of the suite have no operating system that could hear their power button.
     config.call_timeout = std::time::Duration::from_secs(5);
     config.restart_grace = std::time::Duration::from_secs(1);

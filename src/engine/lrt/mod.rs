@@ -60,6 +60,8 @@ pub struct NodeOffer {
 pub struct Lock {
     /// Whose.
     pub procedure: ProcedureId,
+    /// How often that procedure gave way before.
+    pub priority: u32,
     /// When it was entered.
     pub since: Instant,
     /// When it ends if nothing is heard.
@@ -229,16 +231,16 @@ impl Lrt {
     // ---- the partition, seen by a member -----------------------------------------------------
 
     /// A procedure wants this node.
-    pub fn reserve(&mut self, procedure: ProcedureId, ctx: &mut Context) {
+    pub fn reserve(&mut self, procedure: ProcedureId, priority: u32, ctx: &mut Context) {
         let answer = match (&self.lock, self.open()) {
             (Some(lock), _) if lock.procedure != procedure => {
-                Reservation::Busy(lock.procedure.clone())
+                Reservation::Busy { procedure: lock.procedure.clone(), priority: lock.priority }
             }
             (_, Err(why)) => Reservation::Closed(why),
             (_, Ok(())) => {
                 let since = self.lock.as_ref().map_or(ctx.now, |lock| lock.since);
                 let until = since + LOCK_TIMEOUT;
-                self.lock = Some(Lock { procedure: procedure.clone(), since, until });
+                self.lock = Some(Lock { procedure: procedure.clone(), priority, since, until });
                 Reservation::Granted(Box::new(self.offer(ctx)))
             }
         };

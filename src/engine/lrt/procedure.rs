@@ -1,9 +1,11 @@
 //! The iterative scheduling procedure, on the side of the agent that runs it.
 //!
 //! It reserves its own node, then the nearest free ones, until the environment fits as a whole; then all
-//! of them promise their room durably, or none does. It never waits for a node that is in another
-//! partition: it goes on to the next, and when nothing fits without that node it gives everything back
-//! and tries again after a random pause. So no two procedures wait for each other (no hold-and-wait).
+//! of them promise their room durably, or none does. A node in another partition is passed over if that
+//! partition's procedure goes first, and asked again if this one does: procedures are in a total order
+//! (how often they gave way, then their id), and only the first of two waits for the other, so no circle
+//! of waits can close ("wait-die": Rosenkrantz, Stearns, Lewis, 1978). One that gave way starts again
+//! after a random pause, with a better place in the order, so none starves.
 //!
 //! ```text
 //!   Growing: Reserve ──Granted──> solve ──no──> next nearest ... none left ──> CannotFit | Contended
@@ -26,6 +28,8 @@ use crate::engine::wire::{Message, Reservation};
 const ANSWER_WITHIN: Duration = Duration::from_millis(800);
 /// A prepare is repeated after this time: the first may be lost.
 const REPEAT_AFTER: Duration = Duration::from_millis(300);
+/// A node whose partition gives way is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(40);
 /// The whole procedure ends by then, before the first reservation does ([`super::LOCK_TIMEOUT`]).
 const END_WITHIN: Duration = Duration::from_secs(4);
 
@@ -34,6 +38,10 @@ const END_WITHIN: Duration = Duration::from_secs(4);
 pub struct Request {
     /// For which environment.
     pub ve: VeUid,
+    /// The generation of its spec that this places.
+    pub generation: i64,
+    /// How often it had to give way to others: grows until it is its turn.
+    pub priority: u32,
     /// The order number that will decide it.
     pub order: u64,
     /// What to place.
@@ -53,7 +61,7 @@ pub enum Ended {
 
 #[derive(Debug)]
 enum Stage {
-    Growing { asked: Option<(NodeName, Instant)> },
+    Growing { asked: Option<(NodeName, Instant)>, again_at: Option<Instant> },
     Preparing { assignment: Assignment, waiting: BTreeSet<NodeName>, repeat_at: Instant },
 }
 
@@ -100,7 +108,7 @@ impl Procedure {
             busy: BTreeSet::new(),
             silent: BTreeSet::new(),
             closed: BTreeMap::new(),
-            stage: Stage::Growing { asked: None },
+            stage: Stage::Growing { asked: None, again_at: None },
             end_at,
         };
         procedure.ask_next(ctx);
@@ -116,8 +124,9 @@ impl Procedure {
     #[must_use]
     pub fn next_wakeup(&self) -> Instant {
         match &self.stage {
-            Stage::Growing { asked: Some((_, at)) } => (*at).min(self.end_at),
-            Stage::Growing { asked: None } => self.end_at,
+            Stage::Growing { asked: Some((_, at)), .. } => (*at).min(self.end_at),
+            Stage::Growing { again_at: Some(at), .. } => (*at).min(self.end_at),
+            Stage::Growing { .. } => self.end_at,
             Stage::Preparing { repeat_at, .. } => (*repeat_at).min(self.end_at),
         }
     }
@@ -128,8 +137,9 @@ impl Procedure {
             return Some(self.exhausted());
         };
         let (procedure, ve) = (self.id.clone(), self.request.ve.clone());
-        ctx.send(&node, Message::Reserve { procedure, ve });
-        self.stage = Stage::Growing { asked: Some((node, ctx.now + ANSWER_WITHIN)) };
+        ctx.send(&node, Message::Reserve { procedure, ve, priority: self.request.priority });
+        self.stage =
+            Stage::Growing { asked: Some((node, ctx.now + ANSWER_WITHIN)), again_at: None };
         None
     }
 
@@ -163,7 +173,7 @@ impl Procedure {
         ctx: &mut Context,
     ) -> Option<Ended> {
         let awaited =
-            matches!(&self.stage, Stage::Growing { asked: Some((node, _)) } if node == from);
+            matches!(&self.stage, Stage::Growing { asked: Some((node, _)), .. } if node == from);
         if !awaited {
             // Too late to be of use (it was passed over): it must not stay reserved for nothing.
             let member = self.offers.iter().any(|offer| offer.node == *from);
@@ -180,13 +190,19 @@ impl Procedure {
                         self.prepare(assignment, ctx);
                         return None;
                     }
-                    None => self.stage = Stage::Growing { asked: None },
+                    None => self.stage = Stage::Growing { asked: None, again_at: None },
                 }
             }
             Reservation::Granted(_) => {
                 self.closed.insert(from.clone(), "answers for another node".into());
             }
-            Reservation::Busy(_) => {
+            Reservation::Busy { procedure, priority } => {
+                if self.goes_before(&procedure, priority) {
+                    self.candidates.push(from.clone());
+                    let again_at = Some(ctx.now + ASK_AGAIN);
+                    self.stage = Stage::Growing { asked: None, again_at };
+                    return None;
+                }
                 self.busy.insert(from.clone());
             }
             Reservation::Closed(why) => {
@@ -194,6 +210,11 @@ impl Procedure {
             }
         }
         self.ask_next(ctx)
+    }
+
+    /// Whether this procedure waits for the other (and not the other for this one).
+    fn goes_before(&self, other: &ProcedureId, priority: u32) -> bool {
+        (self.request.priority, other) > (priority, &self.id)
     }
 
     fn prepare(&mut self, assignment: Assignment, ctx: &mut Context) {
@@ -236,7 +257,8 @@ impl Procedure {
             return Some(Ended::Contended("nodes of the partition do not answer".into()));
         }
         match &mut self.stage {
-            Stage::Growing { asked: Some((node, at)) } if *at <= ctx.now => {
+            Stage::Growing { again_at: Some(at), .. } if *at <= ctx.now => self.ask_next(ctx),
+            Stage::Growing { asked: Some((node, at)), .. } if *at <= ctx.now => {
                 let node = node.clone();
                 // It may have granted and the answer be lost: give it back.
                 ctx.send(&node, Message::Release { procedure: self.id.clone() });
@@ -262,7 +284,7 @@ impl Procedure {
             _ => BTreeSet::new(),
         };
         let asked = match &self.stage {
-            Stage::Growing { asked: Some((node, _)) } => Some(node),
+            Stage::Growing { asked: Some((node, _)), .. } => Some(node),
             _ => None,
         };
         let everyone: BTreeSet<&NodeName> = self.members().chain(asked).collect();

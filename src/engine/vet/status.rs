@@ -9,6 +9,9 @@ use crate::engine::spec::VeState;
 /// How many things a sentence lists.
 const LISTED: usize = 4;
 
+/// Ready's reason when a VM runs on with its old size because its node has no room for the new one.
+pub const NO_ROOM_TO_GROW: &str = "NoRoomToGrow";
+
 /// "1 VM", "3 VMs".
 #[must_use]
 pub fn count(vms: usize) -> String {
@@ -152,6 +155,10 @@ fn running(record: &VeRecord, veh: &Veh, vms: &[VmReport], placing: bool) -> Wor
             _ => false,
         }
     };
+    let refused = |vm: &VmReport| {
+        let seen = vm.node.as_ref().and_then(|node| veh.observed(node, &vm.id));
+        seen.is_some_and(|seen| seen.accepted != target(vm) && seen.reason.is_some())
+    };
     let not_up: Vec<&VmReport> = vms.iter().filter(|vm| !is_up(vm)).collect();
     if not_up.is_empty() {
         let text = if vms.is_empty() {
@@ -178,6 +185,7 @@ fn running(record: &VeRecord, veh: &Veh, vms: &[VmReport], placing: bool) -> Wor
         .map(|vm| match vm.phase {
             VmPhase::Unknown => "NodeSilent",
             VmPhase::BackOff => "BackOff",
+            VmPhase::Running if refused(vm) => NO_ROOM_TO_GROW,
             VmPhase::Running => "Updating",
             _ => "Starting",
         })
@@ -186,7 +194,9 @@ fn running(record: &VeRecord, veh: &Veh, vms: &[VmReport], placing: bool) -> Wor
     let words: Vec<String> = not_up.iter().map(|vm| in_words(vm)).collect();
     let text = format!("{} of {} up: {}", vms.len() - not_up.len(), vms.len(), some(&words));
     // A failure is shown at once; a start that goes its way may be over before it is worth a write.
-    let settled = not_up.iter().any(|vm| matches!(vm.phase, VmPhase::Unknown | VmPhase::BackOff));
+    let lasts =
+        |vm: &VmReport| matches!(vm.phase, VmPhase::Unknown | VmPhase::BackOff) || refused(vm);
+    let settled = not_up.iter().any(|vm| lasts(vm));
     Words {
         phase,
         ready: Condition::no(reason, text.clone()),

@@ -154,10 +154,10 @@ impl Veh {
         repeats.chain(self.wait.as_ref().map(|(_, at)| *at)).min()
     }
 
-    /// Room may have appeared: a wait for room ends now.
-    pub fn hurry(&mut self, now: Instant) {
+    /// Room may have appeared: a wait for room ends at `at`, a moment from now.
+    pub fn hurry(&mut self, soon: Instant) {
         if let Some((Wait::CannotFit(_), at)) = &mut self.wait {
-            *at = now;
+            *at = soon.min(*at);
         }
     }
 
@@ -269,6 +269,7 @@ impl Veh {
                 self.commit(request, &assignment, rooms, ctx);
             }
             Ended::CannotFit(why) => {
+                self.contentions = 0;
                 let known = matches!(self.wait(), Some(Wait::CannotFit(old)) if *old == why);
                 if !known && let Some(record) = rooms.registers.read(&self.ve) {
                     let name = record.declared.name.clone();
@@ -308,7 +309,7 @@ impl Veh {
                     record.placements.insert(id.clone(), placement);
                     owe(record, node);
                 }
-                record.committed = record.declared.generation;
+                record.committed = request.generation;
             },
             ctx,
         );
@@ -350,7 +351,14 @@ impl Veh {
             self.wait = None;
             return;
         }
-        if rooms.lrt.is_placing(&self.ve) || !due {
+        if rooms.lrt.is_placing(&self.ve) {
+            // The procedure's end sets the next time; until then there is nothing to wake up for.
+            if due && let Some((_, at)) = &mut self.wait {
+                *at = ctx.now + RETRY_FIT;
+            }
+            return;
+        }
+        if !due {
             return;
         }
         // The number that will decide these promises is written before they are asked for, so that a
@@ -365,7 +373,13 @@ impl Veh {
         );
         let Some(record) = rooms.registers.read(&self.ve) else { return };
         let problem = problem(record, &missing, rooms);
-        rooms.lrt.place(Request { ve: self.ve.clone(), order: record.order, problem });
+        rooms.lrt.place(Request {
+            ve: self.ve.clone(),
+            generation: record.declared.generation,
+            priority: self.contentions,
+            order: record.order,
+            problem,
+        });
         if let Some((_, at)) = &mut self.wait {
             *at = ctx.now + RETRY_FIT;
         }
