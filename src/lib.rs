@@ -16,6 +16,7 @@
 //! The import rule, checked by `tests/architecture.rs`: `engine` imports no other room; `agent` imports
 //! `engine`; a rim imports `engine` and the ports of `agent` (and `k8s` also `api`); `api` and `sim`
 //! import nothing but, for `sim`, `engine`; only `bin` names them all.
+#![deny(unsafe_code)]
 
 /// The rims' liveness, metrics and debug pages over HTTP.
 #[cfg(feature = "admin")]
