@@ -31,11 +31,8 @@ pub fn check(room: &Room, source: &str, table: &[Rule], dependencies: &[String])
     };
     let mut names = Names { at: room.path.clone(), found: Vec::new() };
     names.visit_file(&file);
-    let mut broken: Vec<String> = names
-        .found
-        .iter()
-        .filter_map(|path| violation(path, rule, dependencies))
-        .collect();
+    let mut broken: Vec<String> =
+        names.found.iter().filter_map(|path| violation(path, rule, dependencies)).collect();
     broken.sort();
     broken.dedup();
     broken
@@ -141,7 +138,13 @@ impl Names {
         let mut words = tokens.replace("::", " :: ");
         words = words
             .chars()
-            .map(|c| if c.is_alphanumeric() || "_:".contains(c) { c.to_string() } else { format!(" {c} ") })
+            .map(|c| {
+                if c.is_alphanumeric() || "_:".contains(c) {
+                    c.to_string()
+                } else {
+                    format!(" {c} ")
+                }
+            })
             .collect();
         let words: Vec<&str> = words.split_whitespace().collect();
         let mut at = 0;

@@ -96,11 +96,8 @@ impl World {
             peers: Arc::new(peers),
             cluster: Arc::new(cluster),
         };
-        let mailboxes = Mailboxes {
-            inputs: inputs_end,
-            peer_news: peer_news_end,
-            strangers: strangers_end,
-        };
+        let mailboxes =
+            Mailboxes { inputs: inputs_end, peer_news: peer_news_end, strangers: strangers_end };
         let board = Board::new();
         let driver = Driver::new(config, opened, ports, mailboxes, board.clone());
         let (stop, stopped) = oneshot::channel();
@@ -238,6 +235,13 @@ impl GatedStore {
     /// Writes that are held.
     pub fn held(&self) -> u64 {
         lock(&self.gate.0).held
+    }
+
+    /// Returns when a write is held, perhaps never.
+    pub async fn until_held(&self) {
+        while self.held() == 0 {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Ends held writes with a failure; the disk stays as it is.
