@@ -1,0 +1,246 @@
+//! A hypervisor in memory, behind the same port as the real one: for tests of the driver.
+//!
+//! It is deterministic: commands are carried out at once, in the order in which they are given, and
+//! reports leave in that order. It passes the same conformance suite as libvirt
+//! (`tests/conformance/hypervisor.rs`). What people and hardware do behind the agent's back is done by
+//! its own methods (`destroy`, `pause`, …), which report as the real one would.
+
+// One thread hands its reports on; the ban is for the engine.
+#![allow(clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::ports::{Hypervisor, InputSender};
+use crate::engine::effect::HypervisorCommand;
+use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, HostInfo, StopCause};
+use crate::engine::id::VmId;
+use crate::engine::input::{HypervisorInput, Input};
+use crate::engine::spec::VmDefinition;
+
+/// A domain, and how often it was started.
+#[derive(Clone, Debug)]
+struct Domain {
+    seen: DomainSeen,
+    definition: VmDefinition,
+    starts: u64,
+    defined: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    host: HostInfo,
+    available: bool,
+    domains: BTreeMap<VmId, Domain>,
+    /// Failures for the next `Run` commands, by VM.
+    failures: BTreeMap<VmId, Vec<Failure>>,
+    commands: Vec<HypervisorCommand>,
+}
+
+/// The fake. Dropping it keeps nothing.
+#[derive(Debug)]
+pub struct FakeHypervisor {
+    state: Mutex<State>,
+    out: Sender<HypervisorInput>,
+}
+
+impl FakeHypervisor {
+    /// Begins connected, with no domain.
+    #[must_use]
+    pub fn start(host: HostInfo, inputs: InputSender) -> Self {
+        let (out, reports) = mpsc::channel();
+        // A thread of its own, because `submit` must not wait for a full queue and no report is lost.
+        std::thread::spawn(move || {
+            for report in reports {
+                if inputs.blocking_send(Input::Hypervisor(report)).is_err() {
+                    return;
+                }
+            }
+        });
+        let state = State {
+            host,
+            available: true,
+            domains: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            commands: Vec::new(),
+        };
+        let fake = Self { state: Mutex::new(state), out };
+        fake.announce(&fake.state());
+        fake
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, report: HypervisorInput) {
+        // Nobody listens any more: the test is over.
+        let _ = self.out.send(report);
+    }
+
+    fn announce(&self, state: &State) {
+        self.tell(HypervisorInput::Available(state.available));
+        if state.available {
+            self.tell(HypervisorInput::Host(state.host.clone()));
+            self.pass(state);
+        }
+    }
+
+    fn pass(&self, state: &State) {
+        let all = state.domains.values().map(|domain| domain.seen.clone()).collect();
+        self.tell(HypervisorInput::Domains(all));
+    }
+
+    /// Reports every domain, as the slow full pass does.
+    pub fn full_pass(&self) {
+        let state = self.state();
+        if state.available {
+            self.pass(&state);
+        }
+    }
+
+    /// The hypervisor's daemon goes away or comes back. Guests run on meanwhile.
+    pub fn set_available(&self, available: bool) {
+        let mut state = self.state();
+        if state.available != available {
+            state.available = available;
+            self.announce(&state);
+        }
+    }
+
+    /// The VM's next `Run` fails like this.
+    pub fn fail_next_run(&self, id: &VmId, failure: Failure) {
+        self.state().failures.entry(id.clone()).or_default().push(failure);
+    }
+
+    /// A running domain stops for this cause (also while the daemon is away: told when it is back).
+    pub fn stop(&self, id: &VmId, cause: StopCause) {
+        self.change(id, |domain| domain.seen.state = DomainState::Stopped(cause));
+    }
+
+    /// Somebody pauses it.
+    pub fn pause(&self, id: &VmId) {
+        self.change(id, |domain| domain.seen.state = DomainState::Paused);
+    }
+
+    /// Somebody changes its definition; `what` is the difference for people.
+    pub fn edit(&self, id: &VmId, what: &str) {
+        self.change(id, |domain| domain.seen.edited = Some(what.to_owned()));
+    }
+
+    /// Somebody undefines it: one that runs goes on without a definition.
+    pub fn undefine(&self, id: &VmId) {
+        self.change(id, |domain| {
+            domain.defined = false;
+            domain.seen.edited = Some("its definition was removed".to_owned());
+        });
+    }
+
+    fn change(&self, id: &VmId, change: impl FnOnce(&mut Domain)) {
+        let mut state = self.state();
+        let Some(domain) = state.domains.get_mut(id) else { return };
+        change(domain);
+        let gone = !domain.defined && matches!(domain.seen.state, DomainState::Stopped(_));
+        let report = if gone {
+            HypervisorInput::DomainGone(id.clone())
+        } else {
+            HypervisorInput::Domain(domain.seen.clone())
+        };
+        if gone {
+            state.domains.remove(id);
+        }
+        if state.available {
+            self.tell(report);
+        }
+    }
+
+    /// Which start of the domain runs now; tells a restart from running on.
+    #[must_use]
+    pub fn starts(&self, id: &VmId) -> Option<u64> {
+        self.state().domains.get(id).map(|domain| domain.starts)
+    }
+
+    /// What the domain was made from.
+    #[must_use]
+    pub fn definition(&self, id: &VmId) -> Option<VmDefinition> {
+        self.state().domains.get(id).map(|domain| domain.definition.clone())
+    }
+
+    /// Every command so far, in order.
+    #[must_use]
+    pub fn commands(&self) -> Vec<HypervisorCommand> {
+        self.state().commands.clone()
+    }
+}
+
+impl Hypervisor for FakeHypervisor {
+    fn submit(&self, request: u64, command: HypervisorCommand) {
+        let mut state = self.state();
+        let id = command.vm().clone();
+        state.commands.push(command.clone());
+        let result = state.execute(command);
+        self.tell(HypervisorInput::Done { request, id, result });
+    }
+}
+
+impl State {
+    fn execute(&mut self, command: HypervisorCommand) -> Result<Option<DomainSeen>, Failure> {
+        if !self.available {
+            let message = "the hypervisor is away; it is tried again".to_owned();
+            return Err(Failure { kind: FailureKind::Unavailable, message });
+        }
+        let id = command.vm().clone();
+        match command {
+            HypervisorCommand::Run(definition) => self.run(*definition)?,
+            HypervisorCommand::Resume(_) => {
+                if let Some(domain) = self.domains.get_mut(&id)
+                    && domain.seen.state == DomainState::Paused
+                {
+                    domain.seen.state = DomainState::Running;
+                }
+            }
+            HypervisorCommand::Stop { .. } => {
+                if let Some(domain) = self.domains.get_mut(&id)
+                    && !matches!(domain.seen.state, DomainState::Stopped(_))
+                {
+                    domain.seen.state = DomainState::Stopped(StopCause::Destroyed);
+                    if !domain.defined {
+                        self.domains.remove(&id);
+                    }
+                }
+            }
+            HypervisorCommand::Remove(_) => {
+                self.domains.remove(&id);
+            }
+        }
+        Ok(self.domains.get(&id).map(|domain| domain.seen.clone()))
+    }
+
+    fn run(&mut self, definition: VmDefinition) -> Result<(), Failure> {
+        let id = definition.id.clone();
+        if let Some(failures) = self.failures.get_mut(&id)
+            && !failures.is_empty()
+        {
+            return Err(failures.remove(0));
+        }
+        let seen = DomainSeen {
+            id: id.clone(),
+            uuid: format!("fake-{id}"),
+            epoch: definition.epoch,
+            revision: definition.revision,
+            state: DomainState::Running,
+            edited: None,
+        };
+        let mut starts = 1;
+        if let Some(old) = self.domains.get(&id) {
+            let same = old.seen.epoch == seen.epoch && old.seen.revision == seen.revision;
+            let runs = !matches!(old.seen.state, DomainState::Stopped(_));
+            // A running guest whose definition was removed is as declared: only define it again.
+            let as_declared = old.seen.edited.is_none() || !old.defined;
+            starts = old.starts + u64::from(!(same && runs && as_declared));
+        }
+        self.domains.insert(id, Domain { seen, definition, starts, defined: true });
+        Ok(())
+    }
+}

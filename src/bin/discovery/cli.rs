@@ -1,0 +1,123 @@
+//! What can be asked for. Every flag is also an environment variable.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// Version and commit, as `--version` and the `PhysicalNode` tell them.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DISCOVERY_COMMIT"), ")");
+
+/// Virtual machines on Kubernetes nodes, with no controller.
+///
+/// DISCOVERY runs an agent on each node. You declare a VirtualEnvironment (a group of virtual machines that
+/// is placed as a whole); the agents agree among themselves where its machines run, start them through
+/// libvirt, and start them again when they fail. No central scheduler decides, and running machines need
+/// neither the API server nor any other node.
+#[derive(Parser)]
+#[command(version = VERSION, after_long_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub logs: Logs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Install the custom resources, then the agents (usually by the Helm charts):
+      discovery crds | kubectl apply --server-side -f -
+
+  Run one agent by hand, as root, on a node that is called n1:
+      discovery agent --node-name n1 --node-ip 192.0.2.1 --kubeconfig ~/.kube/config
+
+  Is every agent well?
+      discovery doctor --timeout 60
+
+  Then declare something:
+      kubectl apply -f examples/hello.yaml && kubectl get ve --watch";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run this node's agent, until it is told to end (SIGTERM). Guests run on without it.
+    Agent(Box<Agent>),
+    /// Print the custom resource definitions, for `kubectl apply --server-side -f -`.
+    Crds,
+    /// Ask the API server whether every node's agent is well; the exit status says so.
+    Doctor(Doctor),
+}
+
+#[derive(Args)]
+pub struct Logs {
+    /// Filter of log lines, by level and part: `info`, or `info,discovery::net=debug`.
+    #[arg(long, env = "DISCOVERY_LOG", default_value = "info", global = true)]
+    pub log: String,
+    /// How log lines look: for people or for machines. Default: for people on a terminal, else json.
+    #[arg(long, env = "DISCOVERY_LOG_FORMAT", value_enum, global = true)]
+    pub log_format: Option<LogFormat>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+#[derive(Args)]
+pub struct Agent {
+    /// Name of the Kubernetes Node that this agent runs on.
+    #[arg(long, env = "DISCOVERY_NODE_NAME")]
+    pub node_name: String,
+    /// The node's own address, at which the other agents reach this one.
+    #[arg(long, env = "DISCOVERY_NODE_IP")]
+    pub node_ip: IpAddr,
+    /// Where the identity, the journal, images and disks are kept. The hypervisor opens what is there by the
+    /// same path.
+    #[arg(long, env = "DISCOVERY_STATE_DIR", default_value = "/var/lib/discovery")]
+    pub state_dir: PathBuf,
+    /// The hypervisor: a libvirt URI.
+    #[arg(long, env = "DISCOVERY_LIBVIRT_URI", default_value = "qemu:///system")]
+    pub libvirt_uri: String,
+    /// UDP port of the overlay between agents.
+    #[arg(long, env = "DISCOVERY_OVERLAY_PORT", default_value_t = 7400)]
+    pub overlay_port: u16,
+    /// Address and TCP port of /livez, /readyz, /metrics and /debug/engine.
+    #[arg(long, env = "DISCOVERY_ADMIN_ADDRESS", default_value = "127.0.0.1:7401")]
+    pub admin_address: SocketAddr,
+    /// Cached images beyond this size are removed, least recently used first, unless a VM uses them.
+    #[arg(long, env = "DISCOVERY_IMAGE_CACHE_LIMIT", default_value = "20Gi", value_parser = bytes)]
+    pub image_cache_limit: u64,
+    /// Directories that `file://` images may come from, separated by colons. Without any, none may.
+    #[arg(long, env = "DISCOVERY_IMAGE_DIRS", value_delimiter = ':')]
+    pub image_dirs: Vec<PathBuf>,
+    /// Path of a kubeconfig. Without it: KUBECONFIG, ~/.kube/config, or the pod's service account.
+    #[arg(long, env = "DISCOVERY_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Doctor {
+    /// How long to wait for every node to be well, seconds.
+    #[arg(long, env = "DISCOVERY_DOCTOR_TIMEOUT", default_value = "60", value_parser = seconds)]
+    pub timeout: Duration,
+    /// How many nodes there must be at least.
+    #[arg(long, env = "DISCOVERY_DOCTOR_NODES", default_value_t = 1)]
+    pub nodes: usize,
+    /// Path of a kubeconfig. Without it: KUBECONFIG, ~/.kube/config, or the pod's service account.
+    #[arg(long, env = "DISCOVERY_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// A Kubernetes quantity of bytes: `20Gi`.
+fn bytes(text: &str) -> Result<u64, String> {
+    discovery::api::bytes(&Quantity(text.to_owned())).map_err(|error| error.to_string())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let text = text.strip_suffix('s').unwrap_or(text);
+    text.parse().map(Duration::from_secs).map_err(|_| "not a number of seconds".to_owned())
+}

@@ -1,0 +1,458 @@
+//! Declared specs as the engine reads them.
+//!
+//! The API server has validated them, by the definition that it holds: that may be an older one, so all
+//! bounds are checked again. What breaks one is named by its field; nothing here panics.
+
+use std::collections::BTreeSet;
+
+use crate::api;
+use crate::engine::id::{MemberName, NodeName, VeName};
+use crate::engine::input::VeDeclared;
+use crate::engine::spec::{
+    Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, RunStrategy, VeSpec,
+    VeState,
+};
+
+/// Fewest and most bytes of a VM's memory: 16 MiB boots nothing smaller, 4 TiB is more than hosts have.
+const MEMORY: (u64, u64) = (16 << 20, 4 << 40);
+/// Fewest and most bytes of a disk.
+const DISK: (u64, u64) = (1 << 20, 64 << 40);
+/// Most virtual processors of a VM.
+const MAX_CPUS: u32 = 256;
+/// Longest URL or kernel command line, bytes.
+const MAX_TEXT: usize = 2048;
+/// Longest label key (a DNS name, a slash and a name), bytes.
+const MAX_LABEL_KEY: usize = 317;
+/// Most labels of one selection.
+const MAX_LABELS: usize = 16;
+/// Longest node name, bytes.
+const MAX_NODE_NAME: usize = 253;
+/// Most nodes that `maxNodes` may say.
+const MAX_MAX_NODES: u32 = 256;
+
+/// A spec that cannot be carried out as it is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct SpecError {
+    /// The field, as in a manifest: `spec.members[0].memory`.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+fn wrong<T>(field: impl Into<String>, reason: impl Into<String>) -> Result<T, SpecError> {
+    Err(SpecError { field: field.into(), reason: reason.into() })
+}
+
+/// An environment as the API server holds it. One that is being deleted is read whatever its spec says,
+/// because somebody must release it: a spec that cannot be read counts as an empty one then.
+///
+/// # Errors
+/// When it is not being deleted and its spec cannot be read, or when it has no identity.
+pub(super) fn declared(ve: &api::VirtualEnvironment) -> Result<VeDeclared, SpecError> {
+    let metadata = &ve.metadata;
+    let (Some(uid), Some(namespace), Some(name)) =
+        (&metadata.uid, &metadata.namespace, &metadata.name)
+    else {
+        return wrong("metadata", "has no uid, namespace or name");
+    };
+    let deleting = metadata.deletion_timestamp.is_some();
+    let spec = match ve_spec(&ve.spec) {
+        Ok(spec) => spec,
+        Err(_) if deleting => {
+            VeSpec { state: VeState::Terminated, members: Vec::new(), placement: Vec::new() }
+        }
+        Err(error) => return Err(error),
+    };
+    let replica_set = ve.status.as_ref().map(|status| status.replica_set.as_slice());
+    Ok(VeDeclared {
+        uid: uid.as_str().into(),
+        name: VeName::new(namespace, name),
+        generation: metadata.generation.unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        deleting,
+        gone: false,
+        replica_set: replica_set
+            .unwrap_or_default()
+            .iter()
+            .map(|node| node.as_str().into())
+            .collect(),
+        spec,
+    })
+}
+
+/// A declared spec in plain numbers, `kubectl scale` considered.
+///
+/// # Errors
+/// Names the first field that breaks a bound.
+pub fn ve_spec(spec: &api::VirtualEnvironmentSpec) -> Result<VeSpec, SpecError> {
+    if spec.members.is_empty() || spec.members.len() > api::MAX_MEMBERS {
+        return wrong("spec.members", format!("must be 1 to {} members", api::MAX_MEMBERS));
+    }
+    if spec.scaled_member().is_none() {
+        return wrong("spec.scaledMember", "is not the name of a member");
+    }
+    let mut names = BTreeSet::new();
+    let mut members = Vec::with_capacity(spec.members.len());
+    for (index, declared) in spec.members.iter().enumerate() {
+        let field = format!("spec.members[{index}]");
+        if !names.insert(declared.name.as_str()) {
+            return wrong(format!("{field}.name"), format!("{} is there twice", declared.name));
+        }
+        members.push(member(&field, declared, spec.replicas_of(declared))?);
+    }
+    let total: u32 = members.iter().map(|member| member.replicas).sum();
+    if total > api::MAX_VMS {
+        return wrong("spec.members", format!("{total} VMs, at most {}", api::MAX_VMS));
+    }
+    if spec.placement.len() > api::MAX_CONSTRAINTS {
+        return wrong("spec.placement", format!("at most {} constraints", api::MAX_CONSTRAINTS));
+    }
+    let placement = spec
+        .placement
+        .iter()
+        .enumerate()
+        .map(|(index, declared)| constraint(&format!("spec.placement[{index}]"), declared, &names))
+        .collect::<Result<_, _>>()?;
+    let state = match spec.state {
+        api::DesiredState::Running => VeState::Running,
+        api::DesiredState::Terminated => VeState::Terminated,
+    };
+    Ok(VeSpec { state, members, placement })
+}
+
+fn member(field: &str, declared: &api::Member, replicas: u32) -> Result<MemberSpec, SpecError> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let name = &declared.name;
+    if name.is_empty()
+        || name.len() > api::MAX_PART_NAME
+        || !name.chars().all(plain)
+        || !name.starts_with(|c: char| c.is_ascii_lowercase())
+    {
+        return wrong(
+            format!("{field}.name"),
+            "must be lower-case letters and digits, beginning with a letter, at most 32",
+        );
+    }
+    if replicas > api::MAX_REPLICAS {
+        return wrong(format!("{field}.replicas"), format!("at most {}", api::MAX_REPLICAS));
+    }
+    if declared.cpus == 0 || declared.cpus > MAX_CPUS {
+        return wrong(format!("{field}.cpus"), format!("must be 1 to {MAX_CPUS}"));
+    }
+    if declared.disks.len() > api::MAX_DISKS {
+        return wrong(format!("{field}.disks"), format!("at most {}", api::MAX_DISKS));
+    }
+    let mut disks: Vec<DiskSpec> = Vec::with_capacity(declared.disks.len());
+    for (index, declared) in declared.disks.iter().enumerate() {
+        let field = format!("{field}.disks[{index}]");
+        if disks.iter().any(|disk| disk.name == declared.name) {
+            return wrong(format!("{field}.name"), format!("{} is there twice", declared.name));
+        }
+        disks.push(disk(&field, declared)?);
+    }
+    let boot = match &declared.boot {
+        Some(declared) => kernel(&format!("{field}.boot"), declared)?,
+        None if disks.first().is_some_and(|disk| disk.image.is_some()) => Boot::Disk,
+        None => {
+            return wrong(format!("{field}.disks"), "without boot, the first disk needs an image");
+        }
+    };
+    Ok(MemberSpec {
+        name: name.as_str().into(),
+        replicas,
+        cpus: declared.cpus,
+        memory: quantity(&format!("{field}.memory"), &declared.memory, MEMORY)?,
+        boot,
+        disks,
+        run_strategy: match declared.run_strategy {
+            api::RunStrategy::Always => RunStrategy::Always,
+            api::RunStrategy::RerunOnFailure => RunStrategy::RerunOnFailure,
+            api::RunStrategy::Once => RunStrategy::Once,
+        },
+    })
+}
+
+fn kernel(field: &str, boot: &api::Boot) -> Result<Boot, SpecError> {
+    if boot.cmdline.len() > MAX_TEXT || !boot.cmdline.chars().all(|c| (' '..='~').contains(&c)) {
+        return wrong(format!("{field}.cmdline"), "must be at most 2048 printable characters");
+    }
+    let source = |part: &str, image: &api::BootImage| {
+        image_source(&format!("{field}.{part}"), &image.url, image.sha256.as_deref())
+    };
+    Ok(Boot::Kernel {
+        kernel: source("kernel", &boot.kernel)?,
+        initrd: boot.initrd.as_ref().map(|image| source("initrd", image)).transpose()?,
+        cmdline: boot.cmdline.clone(),
+    })
+}
+
+fn disk(field: &str, declared: &api::Disk) -> Result<DiskSpec, SpecError> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let name = &declared.name;
+    if name.is_empty()
+        || name.len() > api::MAX_PART_NAME
+        || !name.chars().all(plain)
+        || name.starts_with('-')
+        || name.ends_with('-')
+    {
+        return wrong(format!("{field}.name"), "must be lower-case letters, digits and dashes");
+    }
+    let image = declared
+        .image
+        .as_ref()
+        .map(|image| image_source(&format!("{field}.image"), &image.url, Some(&image.sha256)))
+        .transpose()?;
+    Ok(DiskSpec {
+        name: name.clone(),
+        size: quantity(&format!("{field}.size"), &declared.size, DISK)?,
+        image,
+    })
+}
+
+fn image_source(field: &str, url: &str, sha256: Option<&str>) -> Result<ImageSource, SpecError> {
+    let rest =
+        ["http://", "https://", "file:///"].iter().find_map(|scheme| url.strip_prefix(scheme));
+    let usable = rest.is_some_and(|rest| !rest.is_empty())
+        && url.len() <= MAX_TEXT
+        && !url.contains(|c: char| c.is_whitespace() || c.is_control())
+        && !url.contains("/..");
+    if !usable {
+        return wrong(format!("{field}.url"), "must be http://, https:// or file:/// and a path");
+    }
+    let hexadecimal = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    if let Some(digest) = sha256
+        && (digest.len() != 64 || !digest.chars().all(hexadecimal))
+    {
+        return wrong(format!("{field}.sha256"), "must be 64 lower-case hexadecimal digits");
+    }
+    Ok(ImageSource { url: url.to_owned(), sha256: sha256.map(str::to_owned) })
+}
+
+fn quantity(
+    field: &str,
+    quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity,
+    (least, most): (u64, u64),
+) -> Result<u64, SpecError> {
+    match api::bytes(quantity) {
+        Ok(bytes) if (least..=most).contains(&bytes) => Ok(bytes),
+        Ok(_) => wrong(
+            field,
+            format!(
+                "{} is not between {} and {}",
+                quantity.0,
+                api::from_bytes(least).0,
+                api::from_bytes(most).0
+            ),
+        ),
+        Err(error) => wrong(field, error.to_string()),
+    }
+}
+
+fn constraint(
+    field: &str,
+    declared: &api::PlacementConstraint,
+    known: &BTreeSet<&str>,
+) -> Result<Constraint, SpecError> {
+    let members = |kind: &str, names: &[String]| -> Result<Vec<MemberName>, SpecError> {
+        names
+            .iter()
+            .map(|name| match known.contains(name.as_str()) {
+                true => Ok(name.as_str().into()),
+                false => wrong(format!("{field}.{kind}.members"), format!("no member {name}")),
+            })
+            .collect()
+    };
+    let mut found = Vec::new();
+    if let Some(spread) = &declared.spread {
+        let over = domain(spread.over);
+        found.push(Constraint::Spread { members: members("spread", &spread.members)?, over });
+    }
+    if let Some(gather) = &declared.gather {
+        let over = domain(gather.over);
+        found.push(Constraint::Gather { members: members("gather", &gather.members)?, over });
+    }
+    if let Some(fence) = &declared.fence {
+        let nodes = nodes(&format!("{field}.fence.nodes"), &fence.nodes)?;
+        found.push(Constraint::Fence { members: members("fence", &fence.members)?, nodes });
+    }
+    if let Some(ban) = &declared.ban {
+        let nodes = nodes(&format!("{field}.ban.nodes"), &ban.nodes)?;
+        found.push(Constraint::Ban { members: members("ban", &ban.members)?, nodes });
+    }
+    if let Some(most) = declared.max_nodes {
+        if most == 0 || most > MAX_MAX_NODES {
+            return wrong(format!("{field}.maxNodes"), format!("must be 1 to {MAX_MAX_NODES}"));
+        }
+        found.push(Constraint::MaxNodes(most));
+    }
+    match (found.pop(), found.is_empty()) {
+        (Some(constraint), true) => Ok(constraint),
+        _ => wrong(field, "must be exactly one of spread, gather, fence, ban, maxNodes"),
+    }
+}
+
+fn domain(over: api::TopologyDomain) -> Domain {
+    match over {
+        api::TopologyDomain::Node => Domain::Node,
+        api::TopologyDomain::Zone => Domain::Zone,
+    }
+}
+
+fn nodes(field: &str, declared: &api::NodeSelection) -> Result<NodeSelector, SpecError> {
+    if declared.names.is_empty() && declared.match_labels.is_empty() {
+        return wrong(field, "must say names, matchLabels, or both");
+    }
+    let long_name = |name: &String| name.is_empty() || name.len() > MAX_NODE_NAME;
+    if declared.names.len() > api::MAX_NODE_NAMES || declared.names.iter().any(long_name) {
+        return wrong(
+            format!("{field}.names"),
+            "must be at most 64 names of at most 253 characters",
+        );
+    }
+    if declared.match_labels.len() > MAX_LABELS
+        || declared
+            .match_labels
+            .iter()
+            .any(|(key, value)| key.is_empty() || key.len() > MAX_LABEL_KEY || value.len() > 63)
+    {
+        return wrong(format!("{field}.matchLabels"), "must be at most 16 Kubernetes labels");
+    }
+    Ok(NodeSelector {
+        names: declared.names.iter().map(|name| NodeName::from(name.as_str())).collect(),
+        labels: declared.match_labels.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn spec(value: Value) -> Result<VeSpec, SpecError> {
+        let spec: api::VirtualEnvironmentSpec =
+            serde_json::from_value(value).expect("the test's manifest has the right types");
+        ve_spec(&spec)
+    }
+
+    fn member(overrides: Value) -> Value {
+        let mut member = json!({
+            "name": "web", "replicas": 2, "cpus": 1, "memory": "256Mi",
+            "boot": {"kernel": {"url": "https://images.example.org/vmlinuz"}},
+            "disks": [{"name": "root", "size": "1Gi"}],
+        });
+        let fields = member.as_object_mut().expect("an object");
+        for (key, value) in overrides.as_object().expect("an object") {
+            fields.insert(key.clone(), value.clone());
+        }
+        member
+    }
+
+    #[test]
+    fn a_declared_spec_becomes_plain_numbers() {
+        let read = spec(json!({
+            "members": [member(json!({})), member(json!({"name": "db", "replicas": 1}))],
+            "replicas": 5, "scaledMember": "web",
+            "placement": [
+                {"spread": {"members": ["web"], "over": "zone"}},
+                {"ban": {"nodes": {"names": ["n1"], "matchLabels": {"disk": "tape"}}}},
+                {"maxNodes": 3},
+            ],
+        }))
+        .expect("a valid spec");
+        assert_eq!(read.state, VeState::Running);
+        assert_eq!(read.members[0].replicas, 5, "kubectl scale wins over the member's own number");
+        assert_eq!(read.members[1].replicas, 1);
+        assert_eq!(read.members[0].memory, 256 << 20);
+        assert_eq!(read.members[0].disks[0].size, 1 << 30);
+        assert_eq!(
+            read.placement[0],
+            Constraint::Spread { members: vec!["web".into()], over: Domain::Zone }
+        );
+        assert_eq!(read.placement[2], Constraint::MaxNodes(3));
+    }
+
+    #[test]
+    fn what_breaks_a_bound_is_named_by_its_field() {
+        let image = json!({"url": "ftp://x/y", "sha256": "0".repeat(64)});
+        let short = json!({"url": "https://x/y", "sha256": "abc"});
+        let table = [
+            (json!({"members": []}), "spec.members"),
+            (json!({"members": [member(json!({"cpus": 0}))]}), "spec.members[0].cpus"),
+            (json!({"members": [member(json!({"cpus": 1000}))]}), "spec.members[0].cpus"),
+            (json!({"members": [member(json!({"memory": "-1"}))]}), "spec.members[0].memory"),
+            (json!({"members": [member(json!({"memory": "1Mb"}))]}), "spec.members[0].memory"),
+            (json!({"members": [member(json!({"memory": "9Ei"}))]}), "spec.members[0].memory"),
+            (json!({"members": [member(json!({"replicas": 65}))]}), "spec.members[0].replicas"),
+            (json!({"members": [member(json!({"name": "a-b"}))]}), "spec.members[0].name"),
+            (json!({"members": [member(json!({})), member(json!({}))]}), "spec.members[1].name"),
+            (
+                json!({"members": [member(json!({"boot": null, "disks": []}))]}),
+                "spec.members[0].disks",
+            ),
+            (
+                json!({"members": [member(json!({"disks": [
+                    {"name": "a", "size": "1Gi"}, {"name": "a", "size": "1Gi"}]}))]}),
+                "spec.members[0].disks[1].name",
+            ),
+            (
+                json!({"members": [member(json!({"disks": [
+                    {"name": "a", "size": "1Gi", "image": image}]}))]}),
+                "spec.members[0].disks[0].image.url",
+            ),
+            (
+                json!({"members": [member(json!({"disks": [
+                    {"name": "a", "size": "1Gi", "image": short}]}))]}),
+                "spec.members[0].disks[0].image.sha256",
+            ),
+            (json!({"members": [member(json!({}))], "scaledMember": "x"}), "spec.scaledMember"),
+            (json!({"members": [member(json!({}))], "replicas": 70}), "spec.members[0].replicas"),
+            (json!({"members": [member(json!({}))], "placement": [{}]}), "spec.placement[0]"),
+            (
+                json!({"members": [member(json!({}))], "placement": [{"maxNodes": 0}]}),
+                "spec.placement[0].maxNodes",
+            ),
+            (
+                json!({"members": [member(json!({}))], "placement": [
+                    {"maxNodes": 1, "gather": {}}]}),
+                "spec.placement[0]",
+            ),
+            (
+                json!({"members": [member(json!({}))], "placement": [
+                    {"fence": {"nodes": {}}}]}),
+                "spec.placement[0].fence.nodes",
+            ),
+            (
+                json!({"members": [member(json!({}))], "placement": [
+                    {"spread": {"members": ["nobody"]}}]}),
+                "spec.placement[0].spread.members",
+            ),
+        ];
+        for (manifest, field) in table {
+            let error = spec(manifest.clone()).expect_err(&manifest.to_string());
+            assert_eq!(error.field, field, "{error}");
+        }
+        let many: Vec<Value> =
+            (0..5).map(|i| member(json!({"name": format!("m{i}"), "replicas": 60}))).collect();
+        assert_eq!(spec(json!({"members": many})).expect_err("300 VMs").field, "spec.members");
+    }
+
+    #[test]
+    fn a_deleted_environment_is_read_whatever_its_spec_says() {
+        let mut ve: api::VirtualEnvironment = serde_json::from_value(json!({
+            "apiVersion": "discovery.beyondtheclouds.io/v1alpha1", "kind": "VirtualEnvironment",
+            "metadata": {"name": "a", "namespace": "b", "uid": "u", "generation": 3,
+                "resourceVersion": "7", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"members": []},
+            "status": {"replicaSet": ["n1", "n2"]},
+        }))
+        .expect("the right types");
+        let read = declared(&ve).expect("readable");
+        assert!(read.deleting && read.spec.members.is_empty());
+        assert_eq!(read.replica_set, vec![NodeName::from("n1"), "n2".into()]);
+        assert_eq!((read.generation, read.resource_version.as_str()), (3, "7"));
+        ve.metadata.deletion_timestamp = None;
+        assert_eq!(declared(&ve).expect_err("invalid").field, "spec.members");
+    }
+}

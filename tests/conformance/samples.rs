@@ -1,0 +1,232 @@
+//! Real values of everything that is sent or kept: for the suites, and as seeds of the fuzz targets.
+
+use std::collections::BTreeMap;
+
+use discovery::agent::ports::PeerIdentity;
+use discovery::engine::dnt::PeerState;
+use discovery::engine::dnt::vivaldi::Coordinate;
+use discovery::engine::host::{DomainSeen, DomainState, StopCause};
+use discovery::engine::id::{MemberName, NodeName, ProcedureId, VeName, VeUid, VmId};
+use discovery::engine::input::VeDeclared;
+use discovery::engine::lrt::NodeOffer;
+use discovery::engine::record::{Kept, Placement, Promise, VeRecord, VmGoal, VmRecord};
+use discovery::engine::report::{VmObserved, VmPhase};
+use discovery::engine::spec::{
+    Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, Resources,
+    RunStrategy, VeSpec, VeState, VmDefinition,
+};
+use discovery::engine::time::Instant;
+use discovery::engine::wire::{Message, Order, OrderedVm, Reservation};
+
+const UID: &str = "6f0f2c1e-4a53-4f6e-9c80-2b1f6ad0a001";
+const SHA256: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+fn image(name: &str) -> ImageSource {
+    ImageSource {
+        url: format!("https://images.example/{name}.qcow2"),
+        sha256: Some(SHA256.to_owned()),
+    }
+}
+
+fn procedure() -> ProcedureId {
+    ProcedureId { initiator: NodeName::from("node-1"), incarnation: 3, number: 17 }
+}
+
+pub fn vm_id(index: u32) -> VmId {
+    VmId { ve: VeUid::from(UID), member: MemberName::from("web"), index }
+}
+
+pub fn definition(index: u32) -> VmDefinition {
+    VmDefinition {
+        id: vm_id(index),
+        ve: VeName::new("default", "shop"),
+        epoch: 4,
+        revision: 2,
+        cpus: 2,
+        memory: 256 << 20,
+        boot: Boot::Kernel {
+            kernel: image("vmlinuz"),
+            initrd: Some(image("initrd")),
+            cmdline: "console=ttyS0".to_owned(),
+        },
+        disks: vec![
+            DiskSpec { name: "root".to_owned(), size: 4 << 30, image: Some(image("debian")) },
+            DiskSpec { name: "data".to_owned(), size: 20 << 30, image: None },
+        ],
+        run_strategy: RunStrategy::RerunOnFailure,
+    }
+}
+
+fn declared() -> VeDeclared {
+    let web = definition(0);
+    VeDeclared {
+        uid: VeUid::from(UID),
+        name: web.ve.clone(),
+        generation: 2,
+        resource_version: "48151".to_owned(),
+        deleting: false,
+        gone: false,
+        replica_set: ["node-1", "node-2", "node-3"].map(NodeName::from).to_vec(),
+        spec: VeSpec {
+            state: VeState::Running,
+            members: vec![MemberSpec {
+                name: MemberName::from("web"),
+                replicas: 2,
+                cpus: web.cpus,
+                memory: web.memory,
+                boot: Boot::Disk,
+                disks: web.disks,
+                run_strategy: RunStrategy::Always,
+            }],
+            placement: vec![
+                Constraint::Spread { members: vec![MemberName::from("web")], over: Domain::Node },
+                Constraint::Fence {
+                    members: Vec::new(),
+                    nodes: NodeSelector {
+                        names: vec![NodeName::from("node-2")],
+                        labels: BTreeMap::from([("disk".to_owned(), "nvme".to_owned())]),
+                    },
+                },
+                Constraint::MaxNodes(3),
+            ],
+        },
+    }
+}
+
+fn seen(state: DomainState) -> DomainSeen {
+    DomainSeen {
+        id: vm_id(0),
+        uuid: "0e3f1b8a-0000-5000-8000-000000000001".to_owned(),
+        epoch: 4,
+        revision: 2,
+        state,
+        edited: Some("memory".to_owned()),
+    }
+}
+
+fn state() -> PeerState {
+    PeerState {
+        coordinate: Coordinate { position: [1.5, -0.25, 30.0], height: 0.3, error: 0.4 },
+        api_reachable: true,
+        zone: "zone-a".to_owned(),
+        free: Resources { cpu_milli: 3500, memory: 6 << 30 },
+        schedulable: true,
+    }
+}
+
+fn offer() -> NodeOffer {
+    NodeOffer {
+        node: NodeName::from("node-2"),
+        free: Resources { cpu_milli: 3500, memory: 6 << 30 },
+        allocatable: Resources { cpu_milli: 8000, memory: 16 << 30 },
+        labels: BTreeMap::from([("topology.kubernetes.io/zone".to_owned(), "zone-a".to_owned())]),
+        zone: "zone-a".to_owned(),
+        schedulable: true,
+    }
+}
+
+fn ordered(index: u32, run: bool) -> OrderedVm {
+    OrderedVm { definition: definition(index), run, may_restart: !run }
+}
+
+/// At least one message of every kind.
+pub fn messages() -> Vec<Message> {
+    let sent = Instant(123_456_789);
+    let order = |vms| {
+        Message::Order(Box::new(Order {
+            ve: VeUid::from(UID),
+            handler: NodeName::from("node-1"),
+            order: 9,
+            vms,
+        }))
+    };
+    let observed = |domain| VmObserved {
+        id: vm_id(0),
+        epoch: 4,
+        revision: 2,
+        promised: false,
+        accepted: 2,
+        phase: VmPhase::Running,
+        domain,
+        reason: Some("its domain was edited".to_owned()),
+        restarts: 2,
+    };
+    vec![
+        Message::Swim(Vec::new()),
+        Message::Swim((0..=255).collect()),
+        Message::Ping { sent, state: state() },
+        Message::Pong { sent, state: state() },
+        Message::Declare(Box::new(declared())),
+        Message::Declared { uid: VeUid::from(UID), generation: -1, deleting: true },
+        Message::Reserve { procedure: procedure(), ve: VeUid::from(UID) },
+        Message::Reserved {
+            procedure: procedure(),
+            answer: Reservation::Granted(Box::new(offer())),
+        },
+        Message::Reserved { procedure: procedure(), answer: Reservation::Busy(procedure()) },
+        Message::Reserved {
+            procedure: procedure(),
+            answer: Reservation::Closed("cordoned".to_owned()),
+        },
+        Message::Prepare {
+            procedure: procedure(),
+            handler: NodeName::from("node-1"),
+            order: 9,
+            vms: vec![definition(0), definition(1)],
+        },
+        Message::Prepared { procedure: procedure(), result: Ok(()) },
+        Message::Prepared { procedure: procedure(), result: Err("no room".to_owned()) },
+        Message::Release { procedure: procedure() },
+        order(Vec::new()),
+        order(vec![ordered(0, true), ordered(1, false)]),
+        Message::Observed {
+            ve: VeUid::from(UID),
+            order: 9,
+            vms: vec![
+                observed(None),
+                observed(Some(seen(DomainState::Paused))),
+                observed(Some(seen(DomainState::Stopped(StopCause::Crashed)))),
+            ],
+        },
+    ]
+}
+
+/// At least one record of every kind.
+pub fn kept() -> Vec<Kept> {
+    let placed = Placement { node: NodeName::from("node-2"), epoch: 4, active: true };
+    vec![
+        Kept::Incarnation(u64::MAX),
+        Kept::Ve(VeRecord {
+            declared: declared(),
+            revisions: BTreeMap::from([("web".to_owned(), 2)]),
+            placements: BTreeMap::from([(vm_id(0), placed.clone()), (vm_id(1), placed)]),
+            committed: 2,
+            order: 9,
+            epoch: 4,
+            owing: vec![NodeName::from("node-3")],
+            tombstone: false,
+        }),
+        Kept::Vm(VmRecord {
+            definition: definition(0),
+            goal: VmGoal::Run,
+            promise: Some(Promise { procedure: procedure(), order: 10, definition: definition(0) }),
+            handler: NodeName::from("node-1"),
+            order: 9,
+            running: Some(Resources { cpu_milli: 2000, memory: 256 << 20 }),
+            completed: false,
+            restarts: 1,
+        }),
+    ]
+}
+
+/// A pinned peer.
+pub fn peer() -> PeerIdentity {
+    PeerIdentity {
+        node: NodeName::from("node-2"),
+        key: [7; 32],
+        addresses: vec![
+            "192.0.2.7:7946".parse().expect("an address"),
+            "[2001:db8::7]:7946".parse().expect("an address"),
+        ],
+    }
+}
