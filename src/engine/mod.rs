@@ -215,9 +215,9 @@ impl Engine {
             {
                 self.lrt.prepare(procedure, handler, order, vms, &mut self.ctx);
             }
-            Message::Release { procedure } if procedure.initiator == *from => {
+            Message::Release { procedure, undo } if procedure.initiator == *from => {
                 let before = self.lrt.free();
-                self.lrt.release(&procedure, &mut self.ctx);
+                self.lrt.release(&procedure, undo, &mut self.ctx);
                 if self.lrt.free() != before {
                     self.room_appeared();
                 }
@@ -295,7 +295,7 @@ impl Engine {
             if !vms.is_empty() {
                 // A late message raised something from the dead: nothing of it is to be there.
                 let handler = self.ctx.node.clone();
-                let order = Order { ve, handler, order: u64::MAX, vms: Vec::new() };
+                let order = Order { ve, handler, order: u64::MAX, open: 0, vms: Vec::new() };
                 self.ctx.send(from, Message::Order(Box::new(order)));
             }
             return;

@@ -129,6 +129,14 @@ pub struct VmRecord {
     pub restarts: u32,
 }
 
+impl Promise {
+    /// Whether an order with this number, naming this epoch as open, decides the promise.
+    #[must_use]
+    pub fn is_decided_by(&self, order: u64, open: u64) -> bool {
+        self.order <= order && self.definition.epoch != open
+    }
+}
+
 impl VmRecord {
     /// What is kept for it: for the largest of what runs, what is to run, and what is promised.
     #[must_use]

@@ -66,8 +66,24 @@ pub struct ProcedureView {
 /// An environment, by its handler.
 #[derive(Clone, Debug, Serialize)]
 pub struct VeView {
-    /// The record on disk.
-    pub record: VeRecord,
+    /// Identity.
+    pub uid: VeUid,
+    /// `namespace/name`.
+    pub name: String,
+    /// The newest generation of its spec on disk here.
+    pub generation: i64,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// It was deleted.
+    pub tombstone: bool,
+    /// `member-index`, node, epoch, and whether its memory is promised there.
+    pub placements: Vec<(String, NodeName, u64, bool)>,
+    /// Orders given so far.
+    pub order: u64,
+    /// Placement epochs given so far.
+    pub epoch: u64,
+    /// Nodes that may hold something of it.
+    pub owing: Vec<NodeName>,
     /// Why it waits.
     pub waits: Option<String>,
 }
@@ -97,14 +113,7 @@ impl Engine {
                 node,
             }
         });
-        let ves = self.registers.all().map(|record| VeView {
-            record: record.clone(),
-            waits: self
-                .vehs
-                .get(&record.declared.uid)
-                .and_then(|veh| veh.wait())
-                .map(|wait| format!("{wait:?}")),
-        });
+        let ves = self.registers.all().map(|record| self.ve_view(record));
         let vms = self.lrt.vms().map(|vmh| VmView {
             record: vmh.record.clone(),
             phase: vmh.phase(now),
@@ -131,6 +140,26 @@ impl Engine {
             ves: ves.collect(),
             vms: vms.collect(),
             strays: self.lrt.strays().map(|seen| seen.id.to_string()).collect(),
+        }
+    }
+
+    fn ve_view(&self, record: &VeRecord) -> VeView {
+        let placements = record.placements.iter().map(|(id, placement)| {
+            let name = format!("{}-{}", id.member, id.index);
+            (name, placement.node.clone(), placement.epoch, placement.active)
+        });
+        let wait = self.vehs.get(&record.declared.uid).and_then(|veh| veh.wait());
+        VeView {
+            uid: record.declared.uid.clone(),
+            name: record.declared.name.to_string(),
+            generation: record.declared.generation,
+            deleting: record.declared.deleting,
+            tombstone: record.tombstone,
+            placements: placements.collect(),
+            order: record.order,
+            epoch: record.epoch,
+            owing: record.owing.clone(),
+            waits: wait.map(|wait| format!("{wait:?}")),
         }
     }
 }

@@ -73,7 +73,7 @@ pub enum Message {
         procedure: ProcedureId,
         /// Who will decide.
         handler: NodeName,
-        /// Orders numbered below this one know nothing of these VMs, and do not touch them.
+        /// Orders numbered below this one, and those that name these VMs' epoch as open, do not touch them.
         order: u64,
         /// All of them or none.
         vms: Vec<VmDefinition>,
@@ -85,10 +85,12 @@ pub enum Message {
         /// Kept on disk, or why not.
         result: Result<(), String>,
     },
-    /// Leave my partition. Also forgets what was prepared under it, unless an order has decided.
+    /// Leave my partition.
     Release {
         /// Which.
         procedure: ProcedureId,
+        /// The procedure has failed: forget what was prepared under it, too.
+        undo: bool,
     },
     /// The whole of what a node is to do for one virtual environment.
     Order(Box<Order>),
@@ -129,6 +131,9 @@ pub struct Order {
     pub handler: NodeName,
     /// Counts up; older ones are ignored.
     pub order: u64,
+    /// The epoch of a placement that is under way, 0 if none: promises of that epoch are not decided by
+    /// this order.
+    pub open: u64,
     /// What is to be here.
     pub vms: Vec<OrderedVm>,
 }

@@ -58,7 +58,7 @@ impl Lab {
         &self.layout
     }
 
-    fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         if let Some(started) = self.progress {
             eprintln!("[{:6.1} s] {what}", started.elapsed().as_secs_f64());
         }

@@ -246,6 +246,9 @@ mod tests {
         let mut child =
             start_daemon(&layout, "sleeper", command("sleep", ["600"]), &dir.join("log"))
                 .expect("sleep is on every system");
+        // A process that has only just been started has no environment yet, for some microseconds.
+        wait_for("the mark", Duration::from_secs(5), "", || !find(&layout, "sleeper").is_empty())
+            .expect("it is marked");
         let found = find(&layout, "sleeper");
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].pid as u32, child.id());

@@ -25,72 +25,58 @@ impl Lab {
         })
     }
 
-    /// Builds the agent's image and gives it to every node; returns its name.
+    /// Builds the agent's image (see hack/image) and gives it to every node; returns its name.
     pub fn build_and_load(&self) -> Result<String> {
+        self.build_as(None)
+    }
+
+    // `profile` counts unless the user has chosen one by DISCOVERY_PROFILE.
+    fn build_as(&self, profile: Option<&str>) -> Result<String> {
+        self.say("building the agent and its image");
         let archive = self.layout().cache.join("discovery-image.tar");
         let builder = Self::source_tree().join("hack/image");
-        run(&mut command(builder, [archive.as_os_str()]))?;
+        let mut build = command(builder, [archive.as_os_str()]);
+        if let (Some(profile), None) = (profile, std::env::var_os("DISCOVERY_PROFILE")) {
+            build.env("DISCOVERY_PROFILE", profile);
+        }
+        self.say(run(&mut build)?.trim());
         self.load_image(&archive)
     }
 
     /// Builds, loads, and installs (or upgrades) both charts; waits until the agents are ready.
     pub fn install(&self, extra: &[&str]) -> Result<()> {
         let image = self.build_and_load()?;
-        let charts = Self::source_tree().join("charts");
-        let chart = |name: &str| charts.join(name).display().to_string();
-        let wait = format!("{}s", ROLLED_OUT_WITHIN.as_secs());
-        self.helm(&[
-            "upgrade",
-            "--install",
-            "discovery-crds",
-            &chart("discovery-crds"),
-            "--wait",
-            "--timeout",
-            &wait,
-        ])?;
-        let (repository, tag) = split_image(&image)?;
-        let (repository, tag) =
-            (format!("image.repository={repository}"), format!("image.tag={tag}"));
-        let product = chart("discovery");
-        let words = [
-            "upgrade",
-            "--install",
-            "discovery",
-            &product,
-            "--namespace",
-            NAMESPACE,
-            "--create-namespace",
-            "--set",
-            &repository,
-            "--set",
-            &tag,
-            "--wait",
-            "--timeout",
-            &wait,
-        ];
-        self.helm(&[&words, extra].concat()).map(drop)
+        let definitions = Self::source_tree().join("charts/discovery-crds").display().to_string();
+        self.helm(&["upgrade", "--install", "discovery-crds", &definitions, "--wait"])?;
+        self.say("installing the charts, and waiting for the agents");
+        self.upgrade(&image, extra)
     }
 
-    /// A contributor's loop: builds, loads, restarts the agents and waits for them.
+    /// A contributor's loop: a debug build, loaded, and the agents replaced; with the chart as it is now and
+    /// the values of the installation.
     pub fn reload(&self) -> Result<()> {
-        self.build_and_load()?;
-        self.kubectl(&[
-            "--namespace",
-            NAMESPACE,
-            "rollout",
-            "restart",
-            "daemonset/discovery-agent",
-        ])?;
+        let image = self.build_as(Some("dev"))?;
+        let agents = ["daemonset/discovery-agent", "--namespace", NAMESPACE];
+        let path = "--output=jsonpath={.spec.template.spec.containers[0].image}";
+        let before = self.kubectl(&[&["get"], &agents[..], &[path]].concat())?;
+        self.say("replacing the agents");
+        self.upgrade(&image, &["--reuse-values"])?;
+        if before.trim() == image {
+            // The same name for other bytes: Kubernetes has seen no change.
+            self.kubectl(&[&["rollout", "restart"], &agents[..]].concat())?;
+        }
         let wait = format!("--timeout={}s", ROLLED_OUT_WITHIN.as_secs());
-        self.kubectl(&[
-            "--namespace",
-            NAMESPACE,
-            "rollout",
-            "status",
-            "daemonset/discovery-agent",
-            &wait,
-        ])
-        .map(drop)
+        self.kubectl(&[&["rollout", "status"], &agents[..], &[&wait]].concat()).map(drop)
+    }
+
+    fn upgrade(&self, image: &str, extra: &[&str]) -> Result<()> {
+        let (repository, tag) = split_image(image)?;
+        let image = format!("image.repository={repository},image.tag={tag}");
+        let chart = Self::source_tree().join("charts/discovery").display().to_string();
+        let wait = format!("{}s", ROLLED_OUT_WITHIN.as_secs());
+        let words = ["upgrade", "--install", "discovery", &chart, "--namespace", NAMESPACE];
+        let more = ["--create-namespace", "--set", &image, "--wait", "--timeout", &wait];
+        self.helm(&[&words, &more, extra].concat()).map(drop)
     }
 }
 

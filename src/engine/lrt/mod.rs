@@ -326,10 +326,14 @@ impl Lrt {
         Ok(())
     }
 
-    /// A procedure gives this node back; promises to it that no order has decided are void.
-    pub fn release(&mut self, procedure: &ProcedureId, ctx: &mut Context) {
+    /// A procedure gives this node back. If it has failed, promises to it that no order has decided are
+    /// void; a late release of one that has committed must not touch them.
+    pub fn release(&mut self, procedure: &ProcedureId, undo: bool, ctx: &mut Context) {
         if self.lock.as_ref().is_some_and(|lock| lock.procedure == *procedure) {
             self.lock = None;
+        }
+        if !undo {
+            return;
         }
         let promised = self.vms.iter().filter(|(_, vmh)| {
             vmh.record.promise.as_ref().is_some_and(|promise| promise.procedure == *procedure)
@@ -390,7 +394,7 @@ impl Lrt {
         let Some(vmh) = self.vms.get_mut(id) else { return };
         vmh.record.handler = order.handler.clone();
         if let Some(promise) = &vmh.record.promise {
-            if promise.order > order.order {
+            if !promise.is_decided_by(order.order, order.open) {
                 return;
             }
             vmh.record.promise = None;
@@ -411,13 +415,15 @@ impl Lrt {
         vmh.record.order = order.order;
         vmh.may_restart = vm.may_restart;
         let redeems = vmh.record.promise.as_ref().is_some_and(|promise| {
-            promise.definition.epoch == vm.definition.epoch && promise.order <= order.order
+            promise.definition.epoch == vm.definition.epoch
+                && promise.is_decided_by(order.order, order.open)
         });
         if redeems && let Some(promise) = vmh.record.promise.take() {
             // Its room becomes the VM's own; what the order asks beyond it is judged below.
             vmh.obey(promise.definition, goal(vm.run), ctx);
         }
-        if vmh.record.promise.as_ref().is_some_and(|promise| promise.order <= order.order) {
+        let decided = |promise: &Promise| promise.is_decided_by(order.order, order.open);
+        if vmh.record.promise.as_ref().is_some_and(decided) {
             vmh.record.promise = None;
         }
         if vmh.record.goal == VmGoal::Absent || vmh.record.definition.epoch != vm.definition.epoch {
@@ -630,7 +636,7 @@ impl Lrt {
             }
             None => {
                 if matches!(answer, Reservation::Granted(_)) {
-                    ctx.send(from, Message::Release { procedure: id.clone() });
+                    ctx.send(from, Message::Release { procedure: id.clone(), undo: false });
                 }
                 None
             }

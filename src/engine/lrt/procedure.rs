@@ -178,7 +178,7 @@ impl Procedure {
             // Too late to be of use (it was passed over): it must not stay reserved for nothing.
             let member = self.offers.iter().any(|offer| offer.node == *from);
             if matches!(answer, Reservation::Granted(_)) && !member {
-                ctx.send(from, Message::Release { procedure: self.id.clone() });
+                ctx.send(from, Message::Release { procedure: self.id.clone(), undo: false });
             }
             return None;
         }
@@ -261,7 +261,7 @@ impl Procedure {
             Stage::Growing { asked: Some((node, at)), .. } if *at <= ctx.now => {
                 let node = node.clone();
                 // It may have granted and the answer be lost: give it back.
-                ctx.send(&node, Message::Release { procedure: self.id.clone() });
+                ctx.send(&node, Message::Release { procedure: self.id.clone(), undo: false });
                 self.silent.insert(node);
                 self.ask_next(ctx)
             }
@@ -283,13 +283,14 @@ impl Procedure {
             Some(Ended::Committed(assignment)) => assignment.values().collect(),
             _ => BTreeSet::new(),
         };
+        let undo = !matches!(ended, Some(Ended::Committed(_)));
         let asked = match &self.stage {
             Stage::Growing { asked: Some((node, _)), .. } => Some(node),
             _ => None,
         };
         let everyone: BTreeSet<&NodeName> = self.members().chain(asked).collect();
         for node in everyone.difference(&kept) {
-            ctx.send(node, Message::Release { procedure: self.id.clone() });
+            ctx.send(node, Message::Release { procedure: self.id.clone(), undo });
         }
     }
 }

@@ -31,6 +31,7 @@ const RETRY_FIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Sent {
     order: u64,
+    open: u64,
     vms: Vec<OrderedVm>,
     confirmed: bool,
     repeat_at: Instant,
@@ -55,6 +56,8 @@ pub struct Veh {
     /// Why it waits, and when it is tried again.
     wait: Option<(Wait, Instant)>,
     contentions: u32,
+    /// Nothing has been done since the agent started: a record from disk may ask for something.
+    fresh: bool,
     reported: Option<VeReport>,
     was_ready: Option<i64>,
 }
@@ -117,6 +120,7 @@ impl Veh {
             observed: BTreeMap::new(),
             wait: None,
             contentions: 0,
+            fresh: true,
             reported: None,
             was_ready: None,
         }
@@ -150,6 +154,9 @@ impl Veh {
     /// When something is due.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
+        if self.fresh {
+            return Some(Instant::ZERO);
+        }
         let repeats = self.sent.values().filter(|sent| !sent.confirmed).map(|sent| sent.repeat_at);
         repeats.chain(self.wait.as_ref().map(|(_, at)| *at)).min()
     }
@@ -201,7 +208,9 @@ impl Veh {
         if order < sent.order {
             return;
         }
-        sent.confirmed = true;
+        // A node that is to hold nothing has done so when it holds nothing: its last word may be lost, and
+        // it has no reason to repeat it.
+        sent.confirmed = !sent.vms.is_empty() || empty;
         self.confirmed(from, &held, empty, rooms, ctx);
         let behind = |vm: &OrderedVm| {
             let seen = self.observed(from, &vm.definition.id);
@@ -325,6 +334,7 @@ impl Veh {
 
     /// Brings the record, the procedures and the orders in line with what is declared.
     pub fn reconcile(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        self.fresh = false;
         let Some(record) = rooms.registers.read(&self.ve) else { return };
         if record.tombstone {
             return;
@@ -389,6 +399,7 @@ impl Veh {
     fn give_orders(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
         let Some(record) = rooms.registers.read(&self.ve) else { return };
         let turn = self.turn(record);
+        let open = if rooms.lrt.is_placing(&self.ve) { record.epoch } else { 0 };
         let mut wanted: BTreeMap<NodeName, Vec<OrderedVm>> =
             record.owing.iter().map(|node| (node.clone(), Vec::new())).collect();
         for (id, placement) in &record.placements {
@@ -403,7 +414,7 @@ impl Veh {
                 rooms.registers.change(&self.ve, |record| record.order += 1, ctx);
                 let order = rooms.registers.read(&self.ve).map_or(0, |record| record.order);
                 let repeat_at = ctx.now;
-                let sent = Sent { order, vms, confirmed: false, repeat_at, tries: 0 };
+                let sent = Sent { order, open, vms, confirmed: false, repeat_at, tries: 0 };
                 self.sent.insert(node, sent);
             }
         }
@@ -417,6 +428,7 @@ impl Veh {
                     ve: self.ve.clone(),
                     handler: handler.clone(),
                     order: sent.order,
+                    open: sent.open,
                     vms: sent.vms.clone(),
                 };
                 ctx.send(node, Message::Order(Box::new(order)));
