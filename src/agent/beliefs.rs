@@ -12,7 +12,7 @@ use crate::engine::input::{ClusterInput, HypervisorInput, Input};
 use crate::engine::report::{NodeReport, VeReport};
 use crate::engine::spec::Resources;
 use crate::engine::time::Instant;
-use crate::engine::view::EngineView;
+use crate::engine::view::{EngineView, VeView, VmView};
 
 /// What the driver remembers for people, beside what the engine believes.
 #[derive(Debug, Default)]
@@ -128,7 +128,7 @@ impl Beliefs {
         version: &str,
         taken: Instant,
     ) -> Snapshot {
-        let handled: BTreeSet<&VeUid> = view.ves.iter().map(|ve| &ve.record.declared.uid).collect();
+        let handled: BTreeSet<&VeUid> = view.ves.iter().map(|ve| &ve.uid).collect();
         self.reports.retain(|uid, _| handled.contains(uid));
         let mut gauges: BTreeMap<String, f64> =
             self.gauges.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
@@ -145,23 +145,25 @@ impl Beliefs {
             peers: peers(&view, pinned),
             partitions: partitions(&view),
             reservations: reservations(&view),
-            ves: view.ves.into_iter().map(|ve| self.ve(ve.record, ve.waits)).collect(),
+            ves: view.ves.into_iter().map(|ve| self.ve(ve)).collect(),
             vms: vms(view.vms),
             counters: self.counters.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect(),
             gauges,
         }
     }
 
-    fn ve(&self, record: crate::engine::record::VeRecord, waits: Option<String>) -> VeBelief {
-        let report = self.reports.get(&record.declared.uid).cloned();
+    fn ve(&self, ve: VeView) -> VeBelief {
+        let report = self.reports.get(&ve.uid).cloned();
         VeBelief {
-            uid: record.declared.uid,
-            name: record.declared.name,
-            generation: record.declared.generation,
-            order: record.order,
-            placements: record.placements.into_iter().collect(),
-            owing: record.owing,
-            waits,
+            uid: ve.uid,
+            name: ve.name,
+            generation: ve.generation,
+            deleting: ve.deleting,
+            tombstone: ve.tombstone,
+            order: ve.order,
+            placements: ve.placements,
+            owing: ve.owing,
+            waits: ve.waits,
             report,
         }
     }
@@ -230,8 +232,8 @@ fn reservations(view: &EngineView) -> Vec<ReservationBelief> {
     promised.collect()
 }
 
-fn vms(vms: Vec<crate::engine::view::VmView>) -> Vec<VmBelief> {
-    let belief = |vm: crate::engine::view::VmView| VmBelief {
+fn vms(vms: Vec<VmView>) -> Vec<VmBelief> {
+    let belief = |vm: VmView| VmBelief {
         domain_name: vm.record.definition.domain_name(),
         goal: vm.record.goal,
         epoch: vm.record.definition.epoch,

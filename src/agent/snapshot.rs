@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::engine::id::{NodeName, ProcedureId, VeName, VeUid, VmId};
-use crate::engine::record::{Placement, VmGoal};
+use crate::engine::id::{NodeName, ProcedureId, VeUid, VmId};
+use crate::engine::record::VmGoal;
 use crate::engine::report::{NodeReport, VeReport, VmPhase};
 use crate::engine::spec::Resources;
 use crate::engine::time::Instant;
@@ -60,14 +60,18 @@ pub struct ReservationBelief {
 pub struct VeBelief {
     /// Identity.
     pub uid: VeUid,
-    /// Name.
-    pub name: VeName,
-    /// The newest generation seen.
+    /// `namespace/name`.
+    pub name: String,
+    /// The newest generation on disk here.
     pub generation: i64,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// It was deleted: kept so that late messages find an answer.
+    pub tombstone: bool,
     /// Orders given so far.
     pub order: u64,
-    /// Where its VMs are.
-    pub placements: Vec<(VmId, Placement)>,
+    /// Where its VMs are: `member-index`, node, epoch, and whether memory is promised there.
+    pub placements: Vec<(String, NodeName, u64, bool)>,
     /// Nodes that may still hold something of it.
     pub owing: Vec<NodeName>,
     /// Why it waits.

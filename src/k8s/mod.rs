@@ -104,6 +104,8 @@ struct Shared {
     queue_changed: Notify,
     this_node: Mutex<this_node::Seen>,
     watch_ves: channel::Sender<bool>,
+    /// The uid of the `PhysicalNode` that carries this agent's identity, once it does.
+    published: channel::Sender<Option<String>>,
 }
 
 impl Shared {
@@ -115,6 +117,17 @@ impl Shared {
 
     fn this_node(&self) -> MutexGuard<'_, this_node::Seen> {
         self.this_node.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// This agent's identity can be read at the API server.
+    fn published(&self, uid: &str) {
+        self.published.send_if_modified(|old| {
+            let new = old.as_deref() != Some(uid);
+            if new {
+                *old = Some(uid.to_owned());
+            }
+            new
+        });
     }
 
     /// Every agent writes under its own name.
@@ -144,6 +157,7 @@ impl Kubernetes {
         peer_news: PeerNewsSender,
     ) -> Self {
         let (watch_ves, _) = channel::channel(false);
+        let (published, _) = channel::channel(None);
         let shared = Arc::new(Shared {
             config,
             client,
@@ -155,6 +169,7 @@ impl Kubernetes {
             queue_changed: Notify::new(),
             this_node: Mutex::default(),
             watch_ves,
+            published,
         });
         let (strangers, knocks) = mpsc::channel(STRANGER_QUEUE);
         let mut tasks = JoinSet::new();

@@ -26,14 +26,17 @@ const STRANGERS_REMEMBERED: usize = 256;
 /// How many objects one page of a list holds.
 const PAGE: u32 = 500;
 
-/// Lists at the start, then slowly, and when strangers knock.
+/// Lists at the start, when this agent's identity has been published, then slowly, and when strangers knock.
+/// Of two agents that begin together, the one that publishes last thus finds the other, and knocks there.
 pub(super) async fn keep_listing(shared: Arc<Shared>, mut strangers: mpsc::Receiver<Stranger>) {
     let mut peers = Peers::new(&shared);
     let mut knocks = Knocks::default();
     let mut gateway = shared.watch_ves.subscribe();
+    let mut published = shared.published.subscribe();
     let mut failures = 0;
     loop {
         shared.reach.wait_up().await;
+        published.mark_unchanged();
         match list(&shared).await {
             Ok(found) => {
                 failures = 0;
@@ -60,6 +63,7 @@ pub(super) async fn keep_listing(shared: Arc<Shared>, mut strangers: mpsc::Recei
                 () = tokio::time::sleep_until(next) => break,
                 // A new gateway begins its faster round.
                 changed = gateway.changed() => if changed.is_ok() { break },
+                changed = published.changed() => if changed.is_ok() { break },
                 stranger = strangers.recv() => {
                     let Some(stranger) = stranger else { return };
                     if let Some(peer) = peers.with_key(&stranger.key) {

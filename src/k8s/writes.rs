@@ -311,12 +311,16 @@ pub(super) async fn node(
     // An agent that has just started has nothing to say that is better than what stands there, if its
     // identity is right.
     if status == before.status || (report.is_none() && status.overlay == before.status.overlay) {
+        shared.published(&before.uid);
         return (Ok(Ended::Same), Some(before));
     }
     match apply_status(shared, &api, &shared.field_manager(), name, &before.uid, json!(status))
         .await
     {
-        Ok(_) => (Ok(Ended::Written), Some(WrittenNode { uid: before.uid, status })),
+        Ok(_) => {
+            shared.published(&before.uid);
+            (Ok(Ended::Written), Some(WrittenNode { uid: before.uid, status }))
+        }
         Err(error) => (Err(error), None),
     }
 }
