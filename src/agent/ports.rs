@@ -21,13 +21,16 @@ pub const INPUT_QUEUE: usize = 4096;
 /// Where ports put what happened.
 pub type InputSender = mpsc::Sender<Input>;
 
+/// A key and its value, as a store keeps them.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
 /// The durable journal: a small map. Blocking; the driver calls it on a thread of its own.
 pub trait Store: Send + 'static {
     /// Everything that is kept, in key order.
     ///
     /// # Errors
     /// When the store cannot be read; names the file.
-    fn load(&mut self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError>;
+    fn load(&mut self) -> Result<Vec<Pair>, StoreError>;
 
     /// Applies all changes or none (`None` forgets the key), and returns when they are on disk.
     ///

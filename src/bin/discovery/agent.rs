@@ -37,14 +37,14 @@ const PEER_QUEUE: usize = 256;
 const FLUSH: Duration = Duration::from_secs(3);
 
 /// Runs until told to end.
-pub fn run(flags: Box<Agent>) -> Result<ExitCode, Box<dyn Error>> {
+pub fn run(flags: Agent) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("agent")
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(*flags));
+    let result = runtime.block_on(serve(flags));
     // Threads that wait for a hung hypervisor hold nothing that must be saved.
     runtime.shutdown_background();
     result.map(|()| ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli::Cli { command, logs } = cli::Cli::parse();
     let result = match command {
-        cli::Command::Agent(flags) => logs::start(&logs).and_then(|()| agent::run(flags)),
+        cli::Command::Agent(flags) => logs::start(&logs).and_then(|()| agent::run(*flags)),
         cli::Command::Crds => crds::run(),
         cli::Command::Doctor(flags) => logs::start(&logs).and_then(|()| doctor::run(&flags)),
     };
