@@ -29,6 +29,10 @@ pub enum Record {
 }
 
 /// One kept record.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is boxed where it travels, and read once at a start"
+)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Kept {
     /// See [`RecordKey::Incarnation`]: one more at every start.

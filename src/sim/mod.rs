@@ -16,3 +16,6 @@ pub mod host;
 pub mod network;
 pub mod scenario;
 pub mod world;
+
+#[cfg(test)]
+mod tests;

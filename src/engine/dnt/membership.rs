@@ -196,10 +196,8 @@ impl Membership {
                         changes.push(Change::Up(member.node));
                     }
                 }
-                OwnedNotification::MemberDown(member) => {
-                    if self.live.remove(&member.node) {
-                        changes.push(Change::Down(member.node));
-                    }
+                OwnedNotification::MemberDown(member) if self.live.remove(&member.node) => {
+                    changes.push(Change::Down(member.node));
                 }
                 _ => {}
             }

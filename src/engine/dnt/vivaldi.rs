@@ -12,6 +12,8 @@ const ERROR_GAIN: f64 = 0.25;
 const MOVE_GAIN: f64 = 0.25;
 /// Round trips above this are a stall, not a distance; milliseconds.
 const MAX_ROUND_TRIP_MS: f64 = 10_000.0;
+/// A coordinate further away than this is nonsense; milliseconds.
+const MAX_DISTANCE_MS: f64 = 1_000_000.0;
 /// Heights stay positive so that a sample always has a direction; milliseconds.
 const MIN_HEIGHT_MS: f64 = 0.01;
 
@@ -51,6 +53,10 @@ impl Coordinate {
     pub fn observe(&mut self, peer: &Self, round_trip: Duration, direction: [f64; 3]) {
         let measured = (round_trip.as_secs_f64() * 1000.0).clamp(0.001, MAX_ROUND_TRIP_MS);
         let predicted = self.distance(peer);
+        if !predicted.is_finite() || predicted > MAX_DISTANCE_MS {
+            // No network is that wide: the peer's coordinate is nonsense.
+            return;
+        }
         let weight = if self.error + peer.error > 0.0 {
             self.error / (self.error + peer.error)
         } else {

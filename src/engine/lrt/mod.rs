@@ -562,9 +562,11 @@ impl Lrt {
         self.dirty.insert(id.ve.clone());
         if vmh.done(request, result, ctx) == Outcome::Gone {
             let (handler, order) = (vmh.record.handler.clone(), vmh.record.order);
-            if vmh.record.promise.is_some() {
-                // It was removed here and is promised to come back: only the promise is left.
-                vmh.record.goal = VmGoal::Absent;
+            if vmh.record.promise.is_some() || vmh.record.goal != VmGoal::Remove {
+                // It was removed, and is promised or ordered to come back as another placement.
+                if vmh.record.goal == VmGoal::Remove {
+                    vmh.record.goal = VmGoal::Absent;
+                }
                 vmh.record.running = None;
                 vmh.domain = None;
                 vmh.keep(ctx);

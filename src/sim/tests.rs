@@ -1,0 +1,193 @@
+//! Properties of agents together, over many seeds: I1 and I3–I5 after every event, and everything whole or
+//! waiting whole when the faults are over.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::network::Quality;
+use super::scenario::{self, Scenario};
+use super::world::{Setup, World};
+use crate::engine::host::StopCause;
+use crate::engine::id::{MemberName, NodeName, VeName, VeUid};
+use crate::engine::spec::{
+    Boot, Constraint, Domain, MemberSpec, Resources, RunStrategy, VeSpec, VeState,
+};
+
+const GIB: u64 = 1 << 30;
+const SOON: Duration = Duration::from_secs(30);
+
+fn world(nodes: usize, seed: u64) -> World {
+    let capacity = Resources { cpu_milli: 8_000, memory: 8 * GIB };
+    let mut world =
+        World::new(&Setup { seed, nodes, capacity, zones: 0, network: Quality::default() });
+    world.run_for(Duration::from_secs(2));
+    world
+}
+
+fn spec(replicas: u32, gib: u64) -> VeSpec {
+    let member = MemberSpec {
+        name: MemberName::from("web"),
+        replicas,
+        cpus: 1,
+        memory: gib * GIB,
+        boot: Boot::Disk,
+        disks: Vec::new(),
+        run_strategy: RunStrategy::Always,
+    };
+    VeSpec { state: VeState::Running, members: vec![member], placement: Vec::new() }
+}
+
+fn apply(world: &mut World, name: &str, spec: VeSpec) -> VeUid {
+    let uid = VeUid::from(name);
+    world.apply(&uid, &VeName::new("default", name), spec);
+    uid
+}
+
+fn is_ready(world: &World, uid: &VeUid) -> bool {
+    world.api.get(uid).is_some_and(|object| {
+        object.status.as_ref().is_some_and(|status| {
+            status.ready.holds && status.observed_generation == object.declared.generation
+        })
+    })
+}
+
+fn reason(world: &World, uid: &VeUid) -> String {
+    let status = world.api.get(uid).and_then(|object| object.status.clone());
+    status.map(|status| status.ready.reason.to_string()).unwrap_or_default()
+}
+
+fn running(world: &World, uid: &VeUid) -> usize {
+    world.running().iter().filter(|(id, _)| id.ve == *uid).count()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn faults_break_no_invariant_and_leave_everything_whole_or_waiting_whole(
+        seed in any::<u64>(),
+        nodes in 1..7_usize,
+        ves in 1..10_usize,
+        faults in 0..20_usize,
+        loss in 0..20_u32,
+    ) {
+        let (loss, repeat) = (f64::from(loss) / 100.0, 0.05);
+        let report = scenario::run(&Scenario { seed, nodes, ves, faults, loss, repeat });
+        prop_assert_eq!(&report.broken, &Vec::<String>::new());
+        prop_assert_eq!(&report.astray, &Vec::<String>::new());
+    }
+}
+
+/// Each broke an invariant, or got stuck, before the rule that it taught: a late release does not undo a
+/// committed promise; an order given during a placement does not decide it; a handler that was restarted
+/// looks at its records; a node's last word about a deleted environment may be lost.
+#[test]
+fn seeds_that_once_broke_stay_whole() {
+    let once = [(5, 0.02, 8, 12, 1206), (3, 0.2, 8, 12, 1027), (3, 0.2, 8, 12, 1038)];
+    let later = [(7, 0.1, 20, 40, 1264), (7, 0.1, 20, 40, 1216), (7, 0.1, 20, 40, 1297)];
+    for (nodes, loss, ves, faults, seed) in once.into_iter().chain(later) {
+        let report = scenario::run(&Scenario { seed, nodes, ves, faults, loss, repeat: loss });
+        assert!(report.messages[1] > 0, "no message was lost with seed {seed}");
+        assert_eq!((report.broken, report.astray), (vec![], vec![]), "seed {seed}");
+    }
+}
+
+#[test]
+fn one_seed_is_one_report() {
+    let scenario = Scenario { seed: 3, nodes: 5, ves: 6, faults: 10, loss: 0.1, repeat: 0.1 };
+    assert_eq!(scenario::run(&scenario), scenario::run(&scenario));
+}
+
+#[test]
+fn environments_applied_at_the_same_moment_never_overcommit_a_node() {
+    for seed in 0..20 {
+        let mut world = world(3, seed);
+        // 24 GiB are there; 30 are asked for, in fives of two.
+        let uids: Vec<VeUid> =
+            (0..5).map(|i| apply(&mut world, &format!("ve{i}"), spec(2, 3))).collect();
+        world.run_for(SOON);
+        assert_eq!(world.broken, vec![], "seed {seed}");
+        let whole = uids.iter().filter(|uid| running(&world, uid) == 2).count();
+        let none = uids.iter().filter(|uid| running(&world, uid) == 0).count();
+        assert_eq!((whole, none), (3, 2), "two of 3 GiB fit on each of three nodes of 8 GiB");
+    }
+}
+
+#[test]
+fn what_does_not_fit_waits_and_runs_when_room_appears() {
+    let mut world = world(2, 1);
+    let first = apply(&mut world, "first", spec(2, 7));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &first)));
+    let second = apply(&mut world, "second", spec(1, 4));
+    assert!(world.run_while_not(SOON, |world| reason(world, &second) == "CannotBePlaced"));
+    assert_eq!(running(&world, &second), 0);
+    world.delete(&first);
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &second)));
+    assert!(world.api.get(&first).is_none(), "the deleted one is gone");
+}
+
+#[test]
+fn a_cordoned_node_gets_no_new_vm() {
+    let mut world = world(2, 1);
+    let cordoned = NodeName::from("n1");
+    world.declare_node(&cordoned, |declared| declared.schedulable = false);
+    let uid = apply(&mut world, "ve", spec(3, 1));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    assert!(world.running().iter().all(|(_, node)| *node != cordoned));
+}
+
+#[test]
+fn a_spread_over_too_few_nodes_waits_whole() {
+    let mut world = world(2, 1);
+    let mut wide = spec(3, 1);
+    wide.placement.push(Constraint::Spread { members: Vec::new(), over: Domain::Node });
+    let uid = apply(&mut world, "ve", wide);
+    assert!(world.run_while_not(SOON, |world| reason(world, &uid) == "CannotBePlaced"));
+    assert_eq!(running(&world, &uid), 0);
+    let told = world.happened.iter().any(|(_, _, h)| h.message.contains("spread needs 3"));
+    assert!(told, "the event names the constraint: {:?}", world.happened);
+}
+
+#[test]
+fn a_crashed_guest_is_started_again_without_the_api_server() {
+    let mut world = world(3, 1);
+    let uid = apply(&mut world, "ve", spec(2, 1));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    world.set_api_away(true);
+    let (id, node) = world.running()[0].clone();
+    assert!(world.stop_guest(&node, &id, StopCause::Crashed), "the fault fired");
+    assert_eq!(running(&world, &uid), 1);
+    assert!(world.run_while_not(SOON, |world| running(world, &uid) == 2));
+}
+
+#[test]
+fn agents_that_are_killed_and_started_again_touch_no_guest() {
+    let mut world = world(3, 1);
+    let uid = apply(&mut world, "ve", spec(3, 1));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    let starts = |world: &World| -> u32 {
+        let hosts = world.names().into_iter().filter_map(|name| world.host(&name));
+        hosts.flat_map(|host| host.disks.values()).sum()
+    };
+    let before = starts(&world);
+    for name in world.names() {
+        world.kill_agent(&name);
+        assert!(world.engine(&name).is_none(), "the fault fired");
+    }
+    world.run_for(Duration::from_secs(5));
+    for name in world.names() {
+        world.start_agent(&name);
+    }
+    world.run_for(SOON);
+    assert_eq!((running(&world, &uid), starts(&world)), (3, before));
+    assert!(is_ready(&world, &uid));
+}
+
+#[test]
+fn an_environment_is_claimed_once_whatever_its_number_of_vms() {
+    let mut world = world(3, 1);
+    let uid = apply(&mut world, "ve", spec(12, 1));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    assert_eq!(world.api.writes.get("claim"), Some(&1));
+}
