@@ -138,7 +138,7 @@ fn room_of(path: &Path) -> Option<Room> {
         parts.pop();
     }
     let outside = ["lib", "bin"].contains(&parts[0].as_str());
-    (!outside).then(|| Room { path: parts })
+    (!outside).then_some(Room { path: parts })
 }
 
 /// A violation, as a line.

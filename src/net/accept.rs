@@ -148,9 +148,11 @@ async fn take(
             }
             let input = Input::Message { from: peer.node.clone(), message: Box::new(message) };
             // An error says that the engine is gone: the agent stops.
-            if shared.inputs.send(input).await.is_ok() {
+            // Counted before it is there: nobody sees a message that is not counted yet.
+            if let Ok(place) = shared.inputs.reserve().await {
                 Counters::add(&counters.received, 1);
                 Counters::add(&counters.received_bytes, bytes as u64);
+                place.send(input);
             }
             drop(room);
         }

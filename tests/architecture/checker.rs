@@ -53,7 +53,7 @@ fn violation(path: &[String], rule: &Rule, dependencies: &[String]) -> Option<St
     }
     let named = path[1..].join("::");
     let within = |allowed: &&str| named == **allowed || named.starts_with(&format!("{allowed}::"));
-    let fine = other == room || rule.rooms.iter().any(|allowed| within(&allowed));
+    let fine = other == room || rule.rooms.iter().any(within);
     (!fine).then(|| format!("{room} must not name {named}"))
 }
 

@@ -137,6 +137,7 @@ pub fn messages() -> Vec<Message> {
             ve: VeUid::from(UID),
             handler: NodeName::from("node-1"),
             order: 9,
+            open: 4,
             vms,
         }))
     };
@@ -158,12 +159,15 @@ pub fn messages() -> Vec<Message> {
         Message::Pong { sent, state: state() },
         Message::Declare(Box::new(declared())),
         Message::Declared { uid: VeUid::from(UID), generation: -1, deleting: true },
-        Message::Reserve { procedure: procedure(), ve: VeUid::from(UID) },
+        Message::Reserve { procedure: procedure(), ve: VeUid::from(UID), priority: 3 },
         Message::Reserved {
             procedure: procedure(),
             answer: Reservation::Granted(Box::new(offer())),
         },
-        Message::Reserved { procedure: procedure(), answer: Reservation::Busy(procedure()) },
+        Message::Reserved {
+            procedure: procedure(),
+            answer: Reservation::Busy { procedure: procedure(), priority: 1 },
+        },
         Message::Reserved {
             procedure: procedure(),
             answer: Reservation::Closed("cordoned".to_owned()),
@@ -176,7 +180,7 @@ pub fn messages() -> Vec<Message> {
         },
         Message::Prepared { procedure: procedure(), result: Ok(()) },
         Message::Prepared { procedure: procedure(), result: Err("no room".to_owned()) },
-        Message::Release { procedure: procedure() },
+        Message::Release { procedure: procedure(), undo: true },
         order(Vec::new()),
         order(vec![ordered(0, true), ordered(1, false)]),
         Message::Observed {
