@@ -209,7 +209,7 @@ impl Lab {
         kill_and_wait(&rest, GONE_WITHIN)?;
         cgroup::remove(&containers, GONE_WITHIN)?;
         network::remove_all(&self.layout)?;
-        node::remove_host_directories(&self.layout);
+        node::remove_host_directories();
         for path in self.layout.state() {
             if path.is_dir() {
                 fs::remove_dir_all(&path).at(&path)?;

@@ -111,18 +111,11 @@ impl Layout {
     /// All that the lab writes into its directory, except the logs and the lock. `down` removes these and
     /// nothing else, since the directory may be one that holds other things.
     pub fn state(&self) -> Vec<PathBuf> {
-        let mut state: Vec<PathBuf> = [
-            "nodes",
-            "pki",
-            "etcd",
-            "audit-policy.json",
-            "busybox.tar",
-            "discovery-lab",
-            "made-directories",
-        ]
-        .into_iter()
-        .map(|name| self.dir.join(name))
-        .collect();
+        let mut state: Vec<PathBuf> =
+            ["nodes", "pki", "etcd", "audit-policy.json", "busybox.tar", "discovery-lab"]
+                .into_iter()
+                .map(|name| self.dir.join(name))
+                .collect();
         let users = [
             "admin",
             "controller-manager",

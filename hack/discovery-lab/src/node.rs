@@ -15,7 +15,7 @@ use crate::{
     node_config::{DISK_PATHS, NodeConfig},
     node_init::CONTROL,
     pki,
-    process::{Found, command, find, kill_and_wait, output, run, start_daemon, wait_for},
+    process::{self, Found, command, find, kill_and_wait, output, run, start_daemon, wait_for},
 };
 
 /// What a node's first process needs to arrange itself; longer only when the host is very busy.
@@ -24,6 +24,9 @@ const ARRANGED_WITHIN: Duration = Duration::from_secs(60);
 const OFF_WITHIN: Duration = Duration::from_secs(30);
 /// How long a daemon may take to end or to answer.
 const SERVICE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Directories of the host that labs have made; a host-wide list, since several labs share them.
+const MADE_DIRECTORIES: &str = "/run/discovery-lab-directories";
 
 /// One node of the lab.
 #[derive(Debug, Clone)]
@@ -146,7 +149,7 @@ impl<'a> Node<'a> {
         let config = NodeConfig { layout: self.layout, name: &self.name, index: self.index };
         let (node, disk) = (self.layout.node_dir(&self.name), self.layout.node_disk(&self.name));
         for path in DISK_PATHS.into_iter().chain([GUESTS_IN_NODE]) {
-            make_host_directory(self.layout, Path::new(path))?;
+            make_host_directory(Path::new(path))?;
             fs::create_dir_all(under(&disk, path)).at(&disk)?;
         }
         for directory in [self.layout.logs().join(&self.name), self.layout.guests()] {
@@ -253,32 +256,34 @@ pub fn all(layout: &Layout) -> Vec<Node<'_>> {
 }
 
 // Bind mounts need a directory of the host to lie on. Those that were not there are written down, first,
-// so that `down` can take them away.
-fn make_host_directory(layout: &Layout, path: &Path) -> Result<()> {
+// so that the last lab's `down` can take them away.
+fn make_host_directory(path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
-        make_host_directory(layout, parent)?;
+        make_host_directory(parent)?;
     }
-    let list = made_list(layout);
-    let before = fs::read_to_string(&list).unwrap_or_default();
-    fs::write(&list, format!("{before}{}\n", path.display())).at(&list)?;
+    let list = Path::new(MADE_DIRECTORIES);
+    let before = fs::read_to_string(list).unwrap_or_default();
+    fs::write(list, format!("{before}{}\n", path.display())).at(list)?;
     match fs::create_dir(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error).at(path),
         _ => Ok(()),
     }
 }
 
-fn made_list(layout: &Layout) -> PathBuf {
-    layout.dir.join("made-directories")
-}
-
-/// Takes away the directories that the lab has made on the host, as far as they are empty.
-pub fn remove_host_directories(layout: &Layout) {
-    let made = fs::read_to_string(made_list(layout)).unwrap_or_default();
+/// Takes away the directories that labs have made on the host, as far as they are empty. Not while another
+/// lab runs: its nodes have mounted over them, and a directory that goes takes the mounts of all
+/// namespaces with it.
+pub fn remove_host_directories() {
+    if process::any_lab_runs() {
+        return;
+    }
+    let made = fs::read_to_string(MADE_DIRECTORIES).unwrap_or_default();
     for path in made.lines().rev() {
         // Whatever somebody has put there meanwhile stays, and its directory too.
         let _ = fs::remove_dir(path);
     }
+    let _ = fs::remove_file(MADE_DIRECTORIES);
 }

@@ -36,7 +36,15 @@ pub struct Found {
 
 /// All processes that the lab of this layout has started, by their mark.
 pub fn find_all(layout: &Layout) -> Vec<Found> {
-    let prefix = format!("{MARK}={} ", layout.dir.display());
+    marked(&format!("{MARK}={} ", layout.dir.display()))
+}
+
+/// Whether anything of any lab runs on this host.
+pub fn any_lab_runs() -> bool {
+    !marked(&format!("{MARK}=")).is_empty()
+}
+
+fn marked(prefix: &str) -> Vec<Found> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -47,7 +55,7 @@ pub fn find_all(layout: &Layout) -> Vec<Found> {
             // Processes come and go while we read, and kernel threads have no environment: both are no finds.
             let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let role = role_in(&environment, &prefix)?;
+            let role = role_in(&environment, prefix)?;
             (!is_zombie(&status)).then(|| Found {
                 pid,
                 role,

@@ -241,3 +241,22 @@ fn kill_up_at(lab: &Real, moment: &str) {
     up.wait().expect("it is our child");
     assert!(!said().contains("nodes are Ready"), "it was killed too late");
 }
+
+// Nodes of all labs mount over the same directories of the host, and a directory that is removed takes the
+// mounts of every namespace with it.
+#[test]
+fn a_lab_that_goes_takes_nothing_from_another() {
+    let first = Real::new();
+    let other = |words: &[&str]| {
+        let mut command = first.command(words);
+        command.env("DISCOVERY_LAB_DIR", first.layout.dir.with_file_name("other-lab"));
+        command.env("DISCOVERY_LAB_NET", "10.80").output().expect("cargo has built the program")
+    };
+    let up = other(&["up", "--nodes", "1"]);
+    first.must(&["up", "--nodes", "1"]);
+    let mounts = || first.must(&["exec", "n1", "cat", "/proc/self/mountinfo"]).lines().count();
+    let before = mounts();
+    let down = other(&["down"]);
+    assert!(up.status.success() && down.status.success(), "{up:?} {down:?}");
+    assert_eq!(mounts(), before, "its directories were under this lab's mounts");
+}
