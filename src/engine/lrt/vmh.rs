@@ -224,8 +224,10 @@ impl Vmh {
                 }
             }
             What::Run if runs => {
-                // The old domain, which may have been larger, is gone.
-                if self.record.running != Some(self.size()) {
+                // The old domain, which may have been larger, is gone. (An order may have changed the
+                // definition meanwhile: then what runs is not of its size.)
+                let current = self.domain.as_ref().is_some_and(|domain| self.is_current(domain));
+                if current && self.record.running != Some(self.size()) {
                     self.record.running = Some(self.size());
                     self.keep(ctx);
                 }
