@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     process::{Child, Stdio},
@@ -20,7 +21,8 @@ use serde_json::{Value, json};
 
 use crate::{
     audit::Request,
-    error::{LabError, Result},
+    error::{AtPath as _, LabError, Result},
+    image::digest,
     lab::Lab,
     layout::GUESTS_IN_NODE,
     process::wait_for,
@@ -139,13 +141,15 @@ impl Lab {
                 }
             }
         });
+        let disk = self.layout().guests().join("disk.qcow2");
+        let digest = digest(&fs::read(&disk).at(&disk)?).replace("sha256:", "");
         let begin = Instant::now();
         let mut posted = BTreeMap::new();
         for index in 0..burst.environments {
             let due = begin + Duration::from_millis(burst.every_ms * index as u64);
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let name = format!("ve{index}");
-            post(&proxy.address, &path(), &manifest(&name))?;
+            post(&proxy.address, &path(), &manifest(&name, &digest))?;
             posted.insert(name, Instant::now());
         }
         let mut took = BTreeMap::new();
@@ -219,7 +223,7 @@ fn path() -> String {
     format!("/apis/{GROUP}/v1alpha1/namespaces/{NAMESPACE}/virtualenvironments")
 }
 
-fn manifest(name: &str) -> Value {
+fn manifest(name: &str, digest: &str) -> Value {
     // Its disk boots nothing: firmware is all that runs, so that what is measured is not the guest.
     let image = format!("file://{GUESTS_IN_NODE}/disk.qcow2");
     json!({
@@ -228,7 +232,7 @@ fn manifest(name: &str) -> Value {
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {"members": [{
             "name": "vm", "cpus": 1, "memory": "32Mi",
-            "disks": [{"name": "root", "size": "64Mi", "image": {"url": image}}],
+            "disks": [{"name": "root", "size": "64Mi", "image": {"url": image, "sha256": digest}}],
         }]},
     })
 }
