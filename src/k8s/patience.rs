@@ -6,7 +6,7 @@ use std::time::Duration;
 /// write of their status and one Event; people look at longer starts more than once anyway.
 const FEW: Duration = Duration::from_secs(5);
 /// So many environments in a passing state are a few.
-const FEW_ARE: usize = 8;
+const FEW_ARE: usize = 4;
 /// Whatever is going on, something is told of it within this time.
 const MOST: Duration = Duration::from_secs(60);
 /// How long what is settled waits for more that belongs to it.
