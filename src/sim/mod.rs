@@ -15,6 +15,7 @@ pub mod api_server;
 pub mod host;
 pub mod network;
 pub mod scenario;
+pub mod workload;
 pub mod world;
 
 #[cfg(test)]
