@@ -12,6 +12,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod api_server;
+pub mod datacenter;
 pub mod host;
 pub mod network;
 pub mod scenario;

@@ -10,8 +10,12 @@
 //!
 //! A workload is drawn before the run and from its seed only, so that every scheduler meets the same one.
 
+pub mod bursts;
+pub mod day_night;
 pub mod java_random;
+pub mod locality;
 pub mod strict;
+pub mod trace;
 pub mod vmplaces;
 
 use crate::engine::time::Instant;
@@ -39,6 +43,26 @@ pub struct VmShape {
     pub dirty_class: u32,
 }
 
+/// Where nodes are, and how far apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sites {
+    /// The site of each node, by index: its length is the number of nodes.
+    pub of_node: Vec<u8>,
+    /// Round trip within a site, shortest and longest, microseconds.
+    pub local_rtt_us: (u64, u64),
+    /// Round trip between two sites, microseconds: a row per site.
+    pub remote_rtt_us: Vec<Vec<u64>>,
+}
+
+impl Sites {
+    /// One data centre with switched Ethernet: 0.2 to 4 ms, as `sim::network` has it for agents.
+    #[must_use]
+    pub fn one(nodes: u32) -> Self {
+        let of_node = vec![0; nodes as usize];
+        Self { of_node, local_rtt_us: (200, 4_000), remote_rtt_us: vec![vec![0]] }
+    }
+}
+
 /// A VM's load becomes something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadEvent {
@@ -57,8 +81,8 @@ pub struct Workload {
     pub name: &'static str,
     /// Every node's shape.
     pub node: NodeShape,
-    /// The site of each node, by index: its length is the number of nodes.
-    pub sites: Vec<u8>,
+    /// Where the nodes are.
+    pub sites: Sites,
     /// The VMs.
     pub vms: Vec<VmShape>,
     /// The node that each VM starts on.
@@ -67,6 +91,14 @@ pub struct Workload {
     pub events: Vec<LoadEvent>,
     /// When the run ends.
     pub end: Instant,
+}
+
+impl Workload {
+    /// How many nodes there are.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.sites.of_node.len()
+    }
 }
 
 /// A time in seconds as an instant, rounded down to a microsecond.

@@ -6,7 +6,7 @@
 //! of the same seed, for times, loads and VMs, and a fourth for the VMs' classes.
 
 use super::java_random::JavaRandom;
-use super::{Load, LoadEvent, NodeShape, VmShape, Workload, instant};
+use super::{Load, LoadEvent, NodeShape, Sites, VmShape, Workload, instant};
 
 /// 8 cores of which 7 are for VMs; 32 GB of memory.
 pub const NODE: NodeShape = NodeShape { capacity: 700, memory_mib: 32 * 1024 };
@@ -38,7 +38,7 @@ pub fn workload(nodes: u32, vms_per_node: u32, seed: u64) -> Workload {
     Workload {
         name: "vmplaces",
         node: NODE,
-        sites: vec![0; nodes as usize],
+        sites: Sites::one(nodes),
         vms: vms(count, seed),
         placement: (0..count).map(|vm| vm / vms_per_node).collect(),
         events: events(count, seed, LOADS),
