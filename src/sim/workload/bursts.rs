@@ -6,8 +6,8 @@
 use super::java_random::JavaRandom;
 use super::{Load, LoadEvent, Sites, Workload, instant, vmplaces};
 
-/// VMs of a service. They are dealt to the nodes in turn, as a scheduler that spreads would do.
-const VMS_PER_SERVICE: u32 = 8;
+/// VMs of a service. They fill node by node, so that a burst falls on one node: half of its VMs.
+const VMS_PER_SERVICE: u32 = 5;
 /// A service bursts once in this many seconds, on average.
 const PERIOD_S: f64 = 400.0;
 /// A burst lasts this long on average, seconds, exponentially.
@@ -52,7 +52,7 @@ pub fn workload(nodes: u32, vms_per_node: u32, seed: u64) -> Workload {
         node: vmplaces::NODE,
         sites: Sites::one(nodes),
         vms: vmplaces::vms(count, seed),
-        placement: (0..count).map(|vm| vm % nodes).collect(),
+        placement: (0..count).map(|vm| vm / vms_per_node).collect(),
         events,
         end,
     }

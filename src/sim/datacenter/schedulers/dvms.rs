@@ -31,6 +31,11 @@ const COMPUTING: Duration = Duration::from_millis(200);
 /// The leader looks once a second whether the migrations are over (`ongoingMigrations`).
 const LOOKS_FOR_END: Duration = Duration::from_secs(1);
 
+/// Smaller partitions are not tried (`minimum_partition_size`, a setting whose value in the published runs is not
+/// stated). With four, the mean partition and the number of migrations are the published ones; with none, most
+/// overloads are resolved by two nodes, with a fifth more migrations and more time in violation.
+const MINIMUM: usize = 4;
+
 /// Timers; the low bits say which, the rest a number of the partition.
 const MONITOR: u64 = 0;
 const TIMED_OUT: u64 = 1;
@@ -227,7 +232,7 @@ impl Agent {
             Message::Valid { partition, holds } => {
                 let moving = desk.here().vms().any(|vm| vm.moving);
                 if holds && !moving && self.partition.is_none() {
-                    self.lead(me, partition, desk);
+                    self.lead(me, partition, next, desk);
                 }
             }
             Message::Update(partition) => {
@@ -284,11 +289,14 @@ impl Agent {
     }
 
     /// Joins, leads, and tries to solve.
-    fn lead(&mut self, me: u32, mut partition: Partition, desk: &mut Desks<'_>) {
+    fn lead(&mut self, me: u32, mut partition: Partition, next: Next, desk: &mut Desks<'_>) {
         partition.version += 1;
         partition.nodes.push(me);
         self.belong(partition.clone(), desk);
         tell(&partition, me, Message::Update(partition.clone()), partition.bytes(), desk);
+        if partition.nodes.len() < MINIMUM {
+            return self.pass_on(me, partition, next, desk);
+        }
         let seen = partition.nodes.iter().map(|node| Seen::new(*node, desk.poll(*node))).collect();
         let plan = repair::repair(seen, desk.capacity());
         self.work = Some(Work { plan, under_way: 0, applying: false });
