@@ -44,6 +44,7 @@ pub struct World<M> {
     pub(super) fleet: Fleet,
     pub(super) measures: Measures,
     pub(super) rng: ChaCha8Rng,
+    pub(super) polls: bool,
     queue: Queue<Event<M>>,
     links: Links,
     moving: BTreeMap<u32, Moving>,
@@ -77,7 +78,7 @@ const PROGRESS_S: u64 = 10;
 /// Runs a workload under a scheduler.
 pub fn run<S: Scheduler>(setup: Setup<'_>, mut scheduler: S) -> Ended {
     let Setup { workload, seed, loss, progress } = setup;
-    let mut world = World::new(workload, Network::new(workload.sites.clone(), loss), seed);
+    let mut world = World::new(workload, loss, seed, S::POLLS);
     let mut progress_at = Instant::ZERO;
     let nodes = world.fleet.len();
     let actors = (0..nodes).map(Actor::Node);
@@ -114,7 +115,7 @@ pub fn run<S: Scheduler>(setup: Setup<'_>, mut scheduler: S) -> Ended {
 }
 
 impl<M> World<M> {
-    fn new(workload: &Workload, network: Network, seed: u64) -> Self {
+    fn new(workload: &Workload, loss: f64, seed: u64, polls: bool) -> Self {
         Self {
             now: Instant::ZERO,
             fleet: Fleet::new(workload),
@@ -123,7 +124,8 @@ impl<M> World<M> {
             queue: Queue::new(),
             links: Links::new(workload.nodes()),
             moving: BTreeMap::new(),
-            network,
+            network: Network::new(workload.sites.clone(), loss),
+            polls,
         }
     }
 

@@ -11,9 +11,11 @@
 //! parts of those baselines that have some. Each happening is addressed to one actor, and the [`Desk`] that comes
 //! with it can do only what that actor can:
 //!
-//! - see its own node ([`Desk::here`]) for nothing, and any other by asking it ([`Desk::poll`]), which is
-//!   counted as a request and an answer. (The baselines are given the answer at once: their published
-//!   simulations read other nodes' state without messages. What is ours must not call it.)
+//! - see its own node ([`Desk::here`]) for nothing;
+//! - see any other by asking it ([`Desk::poll`]), if the scheduler says that it does such a thing
+//!   ([`Scheduler::POLLS`]). This is counted as a request and an answer, but the baselines have the answer at once:
+//!   their published simulations read other nodes' state without messages. What is ours says no, and learns of
+//!   others by its own messages only;
 //! - send a message, which takes its time or is lost; wake itself; pay for a computation;
 //! - start a migration: of a VM of its own node, or of any if it is a service (an order and its confirmation are
 //!   counted).
@@ -78,6 +80,9 @@ pub trait Scheduler {
     /// What its actors say to each other.
     type Message;
 
+    /// Whether its actors may look at nodes that are not theirs.
+    const POLLS: bool = false;
+
     /// How many services there are beside this many nodes.
     fn services(&self, nodes: u32) -> u32 {
         let _ = nodes;
@@ -134,7 +139,11 @@ impl<M> Desk<'_, M> {
     }
 
     /// Another node as it is now, for the price of two messages of `POLL_BYTES`.
+    ///
+    /// # Panics
+    /// For a scheduler that is not said to do this.
     pub fn poll(&mut self, node: u32) -> NodeView<'_> {
+        assert!(self.world.polls, "this scheduler's actors see their own nodes only");
         if self.at != Actor::Node(node) {
             self.count_messages(2, POLL_BYTES);
         }

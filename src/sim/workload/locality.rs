@@ -11,7 +11,7 @@ use super::{NodeShape, Sites, Workload, instant};
 const NODE: NodeShape = NodeShape { capacity: 800, memory_mib: 32 * 1024 };
 const LOADS: Loads = Loads { mean: 70.0, deviation: 30.0, duration_s: 3600.0 };
 /// 416 VMs on 40 servers.
-const VMS_PER_100_NODES: u32 = 1040;
+const VMS_PER_100_NODES: u64 = 1040;
 /// Round trips in microseconds; rows and columns in the order above.
 const RTT_US: [[u64; 4]; 4] = [
     [0, 16_550, 14_240, 15_920],
@@ -23,9 +23,9 @@ const RTT_US: [[u64; 4]; 4] = [
 /// The workload on this many nodes, a quarter of them per site; 40 as published.
 #[must_use]
 pub fn workload(nodes: u32, seed: u64) -> Workload {
-    let count = nodes * VMS_PER_100_NODES / 100;
+    let count = (u64::from(nodes) * VMS_PER_100_NODES / 100) as u32;
     let sites = Sites {
-        of_node: (0..nodes).map(|node| (node * 4 / nodes) as u8).collect(),
+        of_node: (0..nodes).map(|node| (u64::from(node) * 4 / u64::from(nodes)) as u8).collect(),
         local_rtt_us: (90, 270),
         remote_rtt_us: RTT_US.map(Vec::from).to_vec(),
     };

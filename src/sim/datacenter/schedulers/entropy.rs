@@ -34,6 +34,8 @@ pub fn cost(nodes: u32, overloaded: bool) -> Duration {
 impl Scheduler for Entropy {
     type Message = ();
 
+    const POLLS: bool = true;
+
     fn services(&self, _: u32) -> u32 {
         1
     }

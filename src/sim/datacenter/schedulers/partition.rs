@@ -56,7 +56,12 @@ pub enum Message {
     /// To members: it is still at work. Keeps their time-outs away.
     KeepAlive((u32, u32)),
     /// To members: it is over.
-    Dissolve((u32, u32)),
+    Dissolve {
+        /// Which.
+        id: (u32, u32),
+        /// Whether the overload was resolved.
+        solved: bool,
+    },
     /// To a source, from the leader: migrate.
     Order(Move),
     /// To the leader, from a source: that migration is over, or was refused.

@@ -30,6 +30,8 @@ const HEARTBEAT: u64 = 100;
 impl Scheduler for Snooze {
     type Message = ();
 
+    const POLLS: bool = true;
+
     fn services(&self, nodes: u32) -> u32 {
         nodes.div_ceil(GROUP)
     }
