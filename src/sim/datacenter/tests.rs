@@ -1,8 +1,13 @@
-//! Properties of whole runs.
+//! Properties of whole runs, and of the seam.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::catalogue::{Name, simulate};
 use super::report::RunReport;
-use super::run::{Ended, Setup};
+use super::run::{Ended, Setup, run as run_with};
+use super::scheduler::{Actor, Desk, Happening, Scheduler};
+use crate::engine::time::Instant;
 use crate::sim::workload::{Workload, vmplaces};
 
 fn run(workload: &Workload, scheduler: Name, seed: u64, loss: f64) -> Ended {
@@ -93,4 +98,84 @@ fn dvms_resolves_what_nobody_does_not_even_when_messages_are_lost() {
     assert!(whole.violation_s < 0.3 * nobody.violation_s, "{}", whole.violation_s);
     assert!(lossy.violation_s < 0.6 * nobody.violation_s, "{}", lossy.violation_s);
     assert!(whole.partition_mean >= 2.0 && whole.migrations > 0);
+}
+
+/// Node 0 moves its first VM to node 1 when node 1 has answered; notes all that is told, and when.
+#[derive(Debug, Default)]
+struct Scribe {
+    told: BTreeMap<(Actor, &'static str), Vec<Instant>>,
+}
+
+impl Scheduler for &mut Scribe {
+    type Message = &'static str;
+
+    fn services(&self, _: u32) -> u32 {
+        1
+    }
+
+    fn handle(
+        &mut self,
+        at: Actor,
+        happening: Happening<&'static str>,
+        desk: &mut Desk<'_, &'static str>,
+    ) {
+        let [first, second] = [0, 1].map(Actor::Node);
+        let what = match happening {
+            Happening::Started => "started",
+            Happening::LoadChanged { .. } => "load",
+            Happening::Timer(7) => "timer",
+            Happening::Timer(_) => "wrong timer",
+            Happening::Message { message, .. } => message,
+            Happening::MigrationEnded { .. } => "migrated",
+        };
+        self.told.entry((at, what)).or_default().push(desk.now());
+        match what {
+            "started" if at == first => desk.wake_at(Instant(500_000), 7),
+            "timer" => desk.send(second, 10, "question"),
+            "question" => desk.send(first, 10, "answer"),
+            "answer" => {
+                let vm = desk.here().vms().next().expect("it has VMs").vm;
+                desk.migrate(vm, 1).expect("there is room");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn each_actor_is_told_what_concerns_it_once_and_in_its_time() {
+    let workload = vmplaces::workload(3, 10, 1);
+    let mut scribe = Scribe::default();
+    let setup = Setup { workload: &workload, seed: 1, loss: 0.0, progress: &mut |_| {} };
+    let ended = run_with(setup, &mut scribe);
+    let told = |at, what| scribe.told.get(&(at, what)).map_or(&[][..], Vec::as_slice);
+    let [first, second, third] = [0, 1, 2].map(Actor::Node);
+    for actor in [first, second, third, Actor::Service(0)] {
+        assert_eq!(told(actor, "started"), [Instant::ZERO], "{actor:?}");
+    }
+    assert_eq!(told(first, "timer"), [Instant(500_000)]);
+    let round_trip = told(first, "answer")[0].since(Instant(500_000));
+    assert!((Duration::from_micros(200)..=Duration::from_millis(4)).contains(&round_trip));
+    // The source ordered it: still it is told once.
+    let arrived = told(first, "migrated");
+    assert_eq!((arrived.len(), told(third, "migrated").len()), (1, 0));
+    assert_eq!(told(second, "migrated"), arrived);
+    assert!(arrived[0].since(told(first, "answer")[0]) > Duration::from_secs(9));
+    let loads = [first, second, third].map(|node| told(node, "load").len()).iter().sum::<usize>();
+    assert_eq!(loads, workload.events.len());
+    assert_eq!((ended.measures.migrations, ended.measures.message_bytes), (1, 20));
+}
+
+#[test]
+#[should_panic(expected = "see their own nodes only")]
+fn who_does_not_say_that_it_polls_cannot() {
+    struct Curious;
+    impl Scheduler for Curious {
+        type Message = ();
+        fn handle(&mut self, _: Actor, _: Happening<()>, desk: &mut Desk<'_, ()>) {
+            let _ = desk.poll(1).load();
+        }
+    }
+    let workload = vmplaces::workload(2, 10, 1);
+    run_with(Setup { workload: &workload, seed: 1, loss: 0.0, progress: &mut |_| {} }, Curious);
 }

@@ -294,7 +294,7 @@ impl Agent {
         partition.nodes.push(me);
         self.belong(partition.clone(), desk);
         tell(&partition, me, Message::Update(partition.clone()), partition.bytes(), desk);
-        if partition.nodes.len() < MINIMUM {
+        if partition.nodes.len() < MINIMUM.min(desk.nodes() as usize) {
             return self.pass_on(me, partition, next, desk);
         }
         let seen = partition.nodes.iter().map(|node| Seen::new(*node, desk.poll(*node))).collect();
