@@ -40,7 +40,7 @@ fn two_processes_print_the_same_bytes() {
             "--loss",
             "0.05",
             "--schedulers",
-            "none,entropy,snooze,dvms,dvms-ring",
+            "none,entropy,snooze,dvms,dvms-ring,dvms-two",
             "--no-wall",
             "--format",
             "json",

@@ -55,7 +55,7 @@ pub struct Run {
     /// Physical nodes of the data centre.
     #[arg(long, env = "DISCOVERY_SIM_PMS", default_value_t = 128, value_parser = at_least_two)]
     pub pms: u32,
-    /// Who schedules the data centre.
+    /// Who schedules the data centre: none, entropy, snooze, dvms, dvms-ring, dvms-two.
     #[arg(long, env = "DISCOVERY_SIM_SCHEDULER", default_value = "dvms", value_parser = scheduler)]
     pub scheduler: Name,
     #[command(flatten)]
@@ -77,7 +77,8 @@ pub struct Compare {
     #[arg(long, env = "DISCOVERY_SIM_PMS", value_delimiter = ',', default_value = "128",
           value_parser = at_least_two)]
     pub pms: Vec<u32>,
-    /// Who schedules, several names with commas between: none, entropy, snooze, dvms, dvms-ring.
+    /// Who schedules, several names with commas between: none, entropy, snooze, dvms, dvms-ring (the next node is
+    /// the neighbour), dvms-two (partitions of two nodes will do).
     #[arg(long, env = "DISCOVERY_SIM_SCHEDULERS", value_delimiter = ',',
           default_value = "none,entropy,snooze,dvms", value_parser = scheduler)]
     pub schedulers: Vec<Name>,

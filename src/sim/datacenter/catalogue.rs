@@ -2,7 +2,7 @@
 
 use super::run::{Ended, Setup, run};
 use super::schedulers::Nobody;
-use super::schedulers::dvms::{Dvms, Next};
+use super::schedulers::dvms::{Dvms, MINIMUM, Next, Rules};
 use super::schedulers::entropy::Entropy;
 use super::schedulers::snooze::Snooze;
 
@@ -19,12 +19,14 @@ pub enum Name {
     Dvms,
     /// Partitions that grow by the neighbour on a ring.
     DvmsRing,
+    /// Partitions of two nodes at the least, not of four.
+    DvmsTwo,
 }
 
 impl Name {
     /// All of them, in the order of their tables.
-    pub const ALL: [Self; 5] =
-        [Self::None, Self::Entropy, Self::Snooze, Self::Dvms, Self::DvmsRing];
+    pub const ALL: [Self; 6] =
+        [Self::None, Self::Entropy, Self::Snooze, Self::Dvms, Self::DvmsRing, Self::DvmsTwo];
 
     /// As it is written.
     #[must_use]
@@ -35,6 +37,7 @@ impl Name {
             Self::Snooze => "snooze",
             Self::Dvms => "dvms",
             Self::DvmsRing => "dvms-ring",
+            Self::DvmsTwo => "dvms-two",
         }
     }
 }
@@ -42,11 +45,13 @@ impl Name {
 /// Runs the scheduler of this name.
 #[must_use]
 pub fn simulate(name: Name, setup: Setup<'_>) -> Ended {
+    let dvms = |next, minimum| Dvms::new(Rules { next, minimum });
     match name {
         Name::None => run(setup, Nobody),
         Name::Entropy => run(setup, Entropy::default()),
         Name::Snooze => run(setup, Snooze::default()),
-        Name::Dvms => run(setup, Dvms::new(Next::Random)),
-        Name::DvmsRing => run(setup, Dvms::new(Next::Ring)),
+        Name::Dvms => run(setup, dvms(Next::Random, MINIMUM)),
+        Name::DvmsRing => run(setup, dvms(Next::Ring, MINIMUM)),
+        Name::DvmsTwo => run(setup, dvms(Next::Random, 2)),
     }
 }

@@ -35,9 +35,9 @@ const LOOKS_FOR_END: Duration = Duration::from_secs(1);
 /// was lost. (The published simulation has no messages for this.) Several on one link take so long.
 const MIGRATIONS_AT_MOST: Duration = Duration::from_secs(60);
 /// Smaller partitions are not tried (`minimum_partition_size`, a setting whose value in the published runs is not
-/// stated). With four, the mean partition and the number of migrations are the published ones; with none, most
-/// overloads are resolved by two nodes, with a fifth more migrations and more time in violation.
-const MINIMUM: usize = 4;
+/// stated). With four, the mean partition and the number of migrations are the published ones; with two, most
+/// overloads are resolved by two nodes, with a sixth more migrations and time in violation.
+pub const MINIMUM: usize = 4;
 
 /// Timers; the low bits say which, the rest a number of the partition.
 const MONITOR: u64 = 0;
@@ -49,8 +49,17 @@ const LOOK_FOR_END: u64 = 4;
 /// All agents.
 #[derive(Debug)]
 pub struct Dvms {
-    next: Next,
+    rules: Rules,
     agents: Vec<Agent>,
+}
+
+/// What there is to choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Who is asked next.
+    pub next: Next,
+    /// Smaller partitions are not tried.
+    pub minimum: usize,
 }
 
 /// A node's agent.
@@ -80,10 +89,10 @@ struct Work {
 type Desks<'a> = Desk<'a, Message>;
 
 impl Dvms {
-    /// Agents that ask this node next.
+    /// Agents that go by these rules.
     #[must_use]
-    pub fn new(next: Next) -> Self {
-        Self { next, agents: Vec::new() }
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, agents: Vec::new() }
     }
 }
 
@@ -110,9 +119,9 @@ impl Scheduler for Dvms {
                     agent.report(me, desk);
                 }
             }
-            Happening::Timer(token) => agent.timer(me, token, self.next, desk),
+            Happening::Timer(token) => agent.timer(me, token, self.rules, desk),
             Happening::Message { from, message } => {
-                agent.message(me, from, message, self.next, desk);
+                agent.message(me, from, message, self.rules, desk);
             }
         }
     }
@@ -131,16 +140,16 @@ impl Agent {
         desk.wake_at(desk.now() + Duration::from_micros(second - since), MONITOR);
     }
 
-    fn timer(&mut self, me: u32, token: u64, next: Next, desk: &mut Desks<'_>) {
+    fn timer(&mut self, me: u32, token: u64, rules: Rules, desk: &mut Desks<'_>) {
         let (kind, generation) = (token & 7, token >> 3);
         if kind == MONITOR {
             self.monitoring = false;
-            self.monitor(me, next, desk);
+            self.monitor(me, rules, desk);
             self.watch(desk);
         } else if generation == self.generation {
             match kind {
                 TIMED_OUT => self.time_out(me, desk),
-                COMPUTED => self.computed(me, next, desk),
+                COMPUTED => self.computed(me, rules, desk),
                 SIGN_OF_LIFE => self.sign_of_life(me, desk),
                 _ => self.look_for_end(me, desk),
             }
@@ -151,7 +160,7 @@ impl Agent {
         desk.wake_at(desk.now() + after, self.generation << 3 | kind);
     }
 
-    fn monitor(&mut self, me: u32, next: Next, desk: &mut Desks<'_>) {
+    fn monitor(&mut self, me: u32, rules: Rules, desk: &mut Desks<'_>) {
         let here = desk.here();
         if !here.is_overloaded() || self.partition.is_some() || here.vms().any(|vm| vm.moving) {
             return;
@@ -159,7 +168,7 @@ impl Agent {
         self.begun += 1;
         let partition = Partition { id: (me, self.begun), version: 0, nodes: vec![me] };
         self.belong(partition.clone(), desk);
-        self.pass_on(me, partition, next, desk);
+        self.pass_on(me, partition, rules, desk);
     }
 
     /// This node is in that partition from now on.
@@ -204,9 +213,9 @@ impl Agent {
     }
 
     /// The partition goes to another node, to join it.
-    fn pass_on(&mut self, me: u32, partition: Partition, next: Next, desk: &mut Desks<'_>) {
+    fn pass_on(&mut self, me: u32, partition: Partition, rules: Rules, desk: &mut Desks<'_>) {
         let members = partition.nodes.clone();
-        let Some(to) = next.after(me, &members, desk) else { return };
+        let Some(to) = rules.next.after(me, &members, desk) else { return };
         let (bytes, sent) = (partition.bytes(), desk.now());
         desk.send(to, bytes, Message::Join { partition, sent });
     }
@@ -216,12 +225,12 @@ impl Agent {
         me: u32,
         from: Actor,
         message: Message,
-        next: Next,
+        rules: Rules,
         desk: &mut Desks<'_>,
     ) {
         match message {
             Message::Join { partition, sent } => {
-                self.asked_to_join(me, partition, sent, next, desk)
+                self.asked_to_join(me, partition, sent, rules, desk)
             }
             Message::IsValid(partition) => {
                 let holds = self
@@ -233,7 +242,7 @@ impl Agent {
             Message::Valid { partition, holds } => {
                 let moving = desk.here().vms().any(|vm| vm.moving);
                 if holds && !moving && self.partition.is_none() {
-                    self.lead(me, partition, next, desk);
+                    self.lead(me, partition, rules, desk);
                 }
             }
             Message::Update(partition) => {
@@ -266,7 +275,7 @@ impl Agent {
         me: u32,
         partition: Partition,
         sent: Instant,
-        next: Next,
+        rules: Rules,
         desk: &mut Desks<'_>,
     ) {
         match self.partition.as_ref().map(|own| own.id) {
@@ -281,7 +290,7 @@ impl Agent {
             Some(_) if desk.now().since(sent) < TIMEOUT => {
                 let mut members = partition.nodes.clone();
                 members.extend(self.partition.iter().flat_map(|own| &own.nodes));
-                let Some(to) = next.after(me, &members, desk) else { return };
+                let Some(to) = rules.next.after(me, &members, desk) else { return };
                 desk.send(to, partition.bytes(), Message::Join { partition, sent });
             }
             Some(_) => {}
@@ -289,13 +298,13 @@ impl Agent {
     }
 
     /// Joins, leads, and tries to solve.
-    fn lead(&mut self, me: u32, mut partition: Partition, next: Next, desk: &mut Desks<'_>) {
+    fn lead(&mut self, me: u32, mut partition: Partition, rules: Rules, desk: &mut Desks<'_>) {
         partition.version += 1;
         partition.nodes.push(me);
         self.belong(partition.clone(), desk);
         tell(&partition, me, Message::Update(partition.clone()), partition.bytes(), desk);
-        if partition.nodes.len() < MINIMUM.min(desk.nodes() as usize) {
-            return self.pass_on(me, partition, next, desk);
+        if partition.nodes.len() < rules.minimum.min(desk.nodes() as usize) {
+            return self.pass_on(me, partition, rules, desk);
         }
         let seen = partition.nodes.iter().map(|node| Seen::new(*node, desk.poll(*node))).collect();
         let plan = repair::repair(seen, desk.capacity());
@@ -304,13 +313,13 @@ impl Agent {
         self.wake(KEEP_ALIVE, SIGN_OF_LIFE, desk);
     }
 
-    fn computed(&mut self, me: u32, next: Next, desk: &mut Desks<'_>) {
+    fn computed(&mut self, me: u32, rules: Rules, desk: &mut Desks<'_>) {
         let (Some(partition), Some(work)) = (self.partition.clone(), &mut self.work) else {
             return;
         };
         if work.plan.unsolved > 0 {
             self.work = None;
-            return self.pass_on(me, partition, next, desk);
+            return self.pass_on(me, partition, rules, desk);
         }
         work.ordered = Some(desk.now());
         work.under_way = work.plan.moves.len();

@@ -5,7 +5,7 @@
 //! | `none` | nobody acts |
 //! | `entropy` | one central solver over everything, every 30 s |
 //! | `snooze` | the same over groups of 32 nodes |
-//! | `dvms` | partitions that grow node by node |
+//! | `dvms`, `dvms-ring`, `dvms-two` | partitions that grow node by node |
 
 pub mod dvms;
 pub mod entropy;
