@@ -26,7 +26,8 @@ pub struct Curve<'a> {
 pub fn over_time(unit: &str, step_s: u64, curves: &[Curve<'_>]) -> Result<String, String> {
     let steps = curves.iter().map(|curve| curve.values.len()).max().unwrap_or(0);
     let seconds = (steps as u64 * step_s) as f64;
-    let axes = Axes { x: "time, s", y: unit, width: seconds.max(1.0), height: height(curves) };
+    let (width, height) = (seconds.max(1.0), height(curves));
+    let axes = Axes { x: "time, s", y: unit, width, height, labels: 12 };
     draw(&axes, &|at: &f64| format!("{at:.0}"), curves, &|curve| {
         // A step's value is shown in its middle.
         let middle = |(step, value)| ((step as f64 + 0.5) * step_s as f64, value);
@@ -36,7 +37,9 @@ pub fn over_time(unit: &str, step_s: u64, curves: &[Curve<'_>]) -> Result<String
 
 /// Bars beside each other: one group per label, one bar per name in it.
 pub fn bars(x: &str, y: &str, labels: &[String], curves: &[Curve<'_>]) -> Result<String, String> {
-    let axes = Axes { x, y, width: labels.len() as f64, height: height(curves) };
+    // A label in the middle of each group, and marks between them.
+    let (width, height, marks) = (labels.len() as f64, height(curves), 2 * labels.len() + 1);
+    let axes = Axes { x, y, width, height, labels: marks };
     let label = |at: &f64| match (at.fract() - 0.5).abs() < 0.01 {
         true => labels.get(*at as usize).cloned().unwrap_or_default(),
         false => String::new(),
@@ -59,6 +62,8 @@ struct Axes<'a> {
     y: &'a str,
     width: f64,
     height: f64,
+    /// At most so many numbers below.
+    labels: usize,
 }
 
 enum Shape {
@@ -105,7 +110,7 @@ fn try_draw<'a>(
         .light_line_style(TRANSPARENT)
         .x_desc(axes.x)
         .y_desc(axes.y)
-        .x_labels(2 * axes.width.min(20.0) as usize + 1)
+        .x_labels(axes.labels)
         .x_label_formatter(x_label)
         .label_style(FONT)
         .draw()?;

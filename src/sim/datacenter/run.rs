@@ -97,7 +97,7 @@ pub fn run<S: Scheduler>(setup: Setup<'_>, mut scheduler: S) -> Ended {
             world.tell(&mut scheduler, node, Happening::LoadChanged { vm: load.vm });
         } else {
             match world.queue.pop() {
-                Some((at, event)) if at <= workload.end => {
+                Some((at, event)) if at < workload.end => {
                     world.now = at;
                     world.happen(&mut scheduler, event);
                 }
