@@ -23,7 +23,7 @@ What the numbers of a data centre mean (sums are over nodes, times are virtual):
   messages             between agents or services, lost ones too; messages_per_node_s and bytes_per_node_s
                        are per node and second
   events               events that the simulator handled
-  wall_s               real seconds that the run took (--no-wall leaves it out)
+  wall_s               real seconds that the run took, without drawing the workload (--no-wall leaves it out)
   series               violation time, migrations begun and messages, per step_s seconds
 Of a table: /none is violation_s as a share of that under `none` in the same command; J is
 (violation_s + 2 s for each migration) as such a share; ± is the standard deviation over seeds.";

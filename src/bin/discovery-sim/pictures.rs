@@ -5,7 +5,7 @@ use plotters::prelude::*;
 /// Pixels; a page shows two beside each other on a wide screen.
 const SIZE: (u32, u32) = (640, 320);
 const FONT: (&str, u32) = ("sans-serif", 13);
-/// Told apart by most colour-blind people (P. Green-Armytage's and M. Okabe's palettes).
+/// Told apart by most colour-blind people (M. Okabe, K. Ito: *Color Universal Design*).
 const COLOURS: [RGBColor; 7] = [
     RGBColor(90, 90, 90),
     RGBColor(213, 94, 0),
