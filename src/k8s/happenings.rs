@@ -1,7 +1,7 @@
 //! What becomes one Kubernetes Event, and when.
 //!
-//! Normal happenings of one environment are held for a moment and told together: *placed* and *started*
-//! are one Event, not two. Warnings go out at once. What repeats word by word counts up in the Event that
+//! Normal happenings of one environment are held until it has settled and told together: *placed* and
+//! *started* are one Event, not two. Warnings go out at once. What repeats word by word counts up in the Event that
 //! exists. A talkative environment runs out of budget before it runs the API server out of room.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,12 +10,10 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::patience::{COALESCE, Due};
 use crate::engine::id::VeUid;
 use crate::engine::report::{About, Happening};
 
-/// How long a normal happening waits for others to be told with it: as long as an unsettled report waits
-/// for a settled one, since they come from the same course of events.
-const HOLD: Duration = Duration::from_secs(5);
 /// How long an Event is counted up rather than made anew. Kubernetes' own components use six minutes.
 const SERIES_ENDS_AFTER: Duration = Duration::from_secs(360);
 /// How often a count is written, beyond the first repetition.
@@ -82,7 +80,7 @@ pub(super) struct EventWork {
 struct Held {
     note: Note,
     joined: usize,
-    due: Instant,
+    due: Due<Instant>,
 }
 
 struct Series {
@@ -137,7 +135,7 @@ impl Talk {
         match self.held.get_mut(&topic) {
             Some(held) => held.join(note),
             None => {
-                self.held.insert(topic, Held { note, joined: 1, due: now + HOLD });
+                self.held.insert(topic, Held { note, joined: 1, due: Due::Passing(now) });
             }
         }
         0
@@ -158,6 +156,13 @@ impl Talk {
         1
     }
 
+    /// An environment has come to a state that will last: what led there is told, together.
+    pub(super) fn settled(&mut self, uid: &VeUid, now: Instant) {
+        if let Some(held) = self.held.get_mut(&Topic::Ve(uid.clone())) {
+            held.due = held.due.joined_by(Due::At(now + COALESCE));
+        }
+    }
+
     /// Tells all that is held now.
     pub(super) fn hurry(&mut self) {
         for (_, held) in std::mem::take(&mut self.held) {
@@ -170,10 +175,10 @@ impl Talk {
         self.held.is_empty() && self.waiting.is_empty() && self.busy.is_empty()
     }
 
-    /// When there is something to do next.
-    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+    /// When there is something to do next, with this patience for what is held.
+    pub(super) fn next_due(&self, now: Instant, patience: Duration) -> Option<Instant> {
         let idle = |topic: &Topic| !self.busy.contains(topic);
-        let held = self.held.values().map(|held| held.due);
+        let held = self.held.values().map(|held| held.due.at(patience));
         let waiting =
             self.waiting.iter().any(|note| idle(&Topic::from(&note.about))).then_some(now);
         let series = self.series.iter().filter(|((topic, ..), _)| idle(topic));
@@ -182,9 +187,15 @@ impl Talk {
 
     /// The next thing to write. Its topic is busy until [`Talk::finish`]. `dropped` counts what went over
     /// budget.
-    pub(super) fn take_due(&mut self, now: Instant, dropped: &mut u64) -> Option<EventWork> {
+    pub(super) fn take_due(
+        &mut self,
+        now: Instant,
+        patience: Duration,
+        dropped: &mut u64,
+    ) -> Option<EventWork> {
+        let is_ripe = |(_, held): &(Topic, Held)| held.due.at(patience) <= now;
         let (ripe, held): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.held).into_iter().partition(|(_, held)| held.due <= now);
+            std::mem::take(&mut self.held).into_iter().partition(is_ripe);
         self.held = held.into_iter().collect();
         for (_, held) in ripe {
             *dropped += self.wait(held.note);
@@ -321,13 +332,15 @@ mod tests {
     use super::*;
     use crate::engine::id::VeName;
 
+    const HOLD: Duration = Duration::from_secs(5);
+
     fn happening(warning: bool, reason: &'static str, message: &str) -> Happening {
         let about = About::Ve { uid: "u".into(), name: VeName::new("ns", "shop") };
         Happening { about, warning, reason, message: message.to_owned() }
     }
 
     fn take(talk: &mut Talk, now: Instant) -> Option<EventWork> {
-        talk.take_due(now, &mut 0)
+        talk.take_due(now, HOLD, &mut 0)
     }
 
     #[test]
@@ -344,6 +357,15 @@ mod tests {
         assert!(take(&mut talk, now + HOLD).is_none());
         assert_eq!(talk.finish(work, Some(true), now + HOLD), 0);
         assert!(talk.is_empty());
+    }
+
+    #[test]
+    fn what_has_settled_is_told_without_waiting() {
+        let (mut talk, now) = (Talk::default(), Instant::now());
+        talk.put(happening(false, "Placed", "placed on n1"), now);
+        talk.settled(&"u".into(), now);
+        assert_eq!(talk.next_due(now, HOLD), Some(now + COALESCE));
+        assert_eq!(take(&mut talk, now + COALESCE).expect("due").note.reason, "Placed");
     }
 
     #[test]
@@ -389,7 +411,7 @@ mod tests {
         let mut dropped = 0;
         for number in 0..100 {
             talk.put(happening(true, "Crashed", &format!("crash {number}")), now);
-            if let Some(work) = talk.take_due(now, &mut dropped) {
+            if let Some(work) = talk.take_due(now, HOLD, &mut dropped) {
                 made += 1;
                 talk.finish(work, Some(true), now);
             }

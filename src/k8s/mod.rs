@@ -7,6 +7,7 @@
 //!
 //!   Action -> queue.rs -> writer.rs -> writes.rs    newest report per thing, one task, retried for ever
 //!             happenings.rs                         what becomes one Event, and when
+//!             patience.rs                           how long what passes is held back
 //!             ve_status.rs  node_status.rs          reports -> status objects (pure)
 //!
 //!   reach.rs      whether the API server answers, debounced
@@ -24,6 +25,7 @@ mod doctor;
 mod environments;
 mod happenings;
 mod node_status;
+mod patience;
 mod peers;
 mod queue;
 mod reach;

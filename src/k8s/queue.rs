@@ -10,16 +10,12 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::happenings::{EventWork, Talk};
+use super::patience::{COALESCE, Due, patience};
 use super::request::pause;
 use crate::engine::effect::ClusterAction;
 use crate::engine::id::{NodeName, VeName, VeUid};
 use crate::engine::report::{NodeReport, VeReport};
 
-/// How long a settled report waits for one that follows on its heels.
-const COALESCE: Duration = Duration::from_millis(200);
-/// How long a passing state waits for a settled one to replace it. Small guests start in less, and most
-/// environments are created with this one write; people look at longer starts more than once anyway.
-const HOLD: Duration = Duration::from_secs(5);
 /// Shortest time between two status writes of one environment.
 const VE_AT_MOST: Duration = Duration::from_secs(1);
 /// Shortest time between two status writes of this node.
@@ -76,7 +72,7 @@ pub(super) enum Ended {
 struct Ve {
     claim: Option<Claim>,
     invalid: Option<InvalidSpec>,
-    report: Option<(Box<VeReport>, Instant)>,
+    report: Option<(Box<VeReport>, Due<Instant>)>,
     release: Option<VeName>,
     busy: bool,
     failures: u32,
@@ -92,9 +88,13 @@ impl Ve {
             && !self.busy
     }
 
-    fn due(&self, now: Instant) -> Option<Instant> {
+    fn is_passing(&self) -> bool {
+        matches!(self.report, Some((_, Due::Passing(_))))
+    }
+
+    fn due(&self, now: Instant, patience: Duration) -> Option<Instant> {
         let at_once = self.claim.is_some() || self.invalid.is_some() || self.release.is_some();
-        let due = if at_once { now } else { self.report.as_ref()?.1 };
+        let due = if at_once { now } else { self.report.as_ref()?.1.at(patience) };
         (!self.busy).then(|| self.not_before.map_or(due, |not_before| not_before.max(due)))
     }
 
@@ -163,15 +163,20 @@ impl Queue {
         if ve.release.is_some() {
             return;
         }
-        let due = now + if report.settled { COALESCE } else { HOLD };
-        let due = match &ve.report {
-            Some((_, earlier)) => {
-                self.coalesced += 1;
-                due.min(*earlier)
-            }
-            None => due,
-        };
+        let mut due = if report.settled { Due::At(now + COALESCE) } else { Due::Passing(now) };
+        if let Some((_, earlier)) = &ve.report {
+            self.coalesced += 1;
+            due = earlier.joined_by(due);
+        }
+        if report.settled {
+            self.talk.settled(&report.uid, now);
+        }
         ve.report = Some((report, due));
+    }
+
+    /// How long what passes is held back now.
+    fn patience(&self) -> Duration {
+        patience(self.ves.values().filter(|ve| ve.is_passing()).count())
     }
 
     /// A spec that cannot be carried out.
@@ -204,7 +209,7 @@ impl Queue {
         for ve in self.ves.values_mut() {
             ve.not_before = None;
             if let Some((_, due)) = &mut ve.report {
-                *due = now;
+                *due = Due::At(now);
             }
         }
         self.node.due = self.node.due.map(|_| now);
@@ -229,15 +234,17 @@ impl Queue {
 
     /// When there is something to do next.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
-        let ves = self.ves.values().filter_map(|ve| ve.due(now));
+        let patience = self.patience();
+        let ves = self.ves.values().filter_map(|ve| ve.due(now, patience));
         let node = self.node.due.filter(|_| !self.node.busy);
-        ves.chain(node).chain(self.talk.next_due(now)).min()
+        ves.chain(node).chain(self.talk.next_due(now, patience)).min()
     }
 
     /// At most `room` things that are due. Each is busy until [`Queue::finish`]. `dropped` counts Events
     /// over budget.
     pub(super) fn take_due(&mut self, now: Instant, room: usize, dropped: &mut u64) -> Vec<Work> {
         self.ves.retain(|_, ve| !ve.is_empty() || ve.not_before.is_some_and(|at| at > now));
+        let patience = self.patience();
         let mut works = Vec::new();
         if room > 0 && !self.node.busy && self.node.due.is_some_and(|due| due <= now) {
             self.node.due = None;
@@ -248,12 +255,12 @@ impl Queue {
             if works.len() >= room {
                 break;
             }
-            if ve.due(now).is_some_and(|due| due <= now) {
+            if ve.due(now, patience).is_some_and(|due| due <= now) {
                 works.extend(ve.take(uid));
             }
         }
         while works.len() < room
-            && let Some(event) = self.talk.take_due(now, dropped)
+            && let Some(event) = self.talk.take_due(now, patience, dropped)
         {
             works.push(Work::Event(event));
         }
@@ -299,7 +306,7 @@ impl Queue {
             Work::Report(report) => {
                 let ve = self.ves.entry(report.uid.clone()).or_default();
                 if again && ve.release.is_none() {
-                    ve.report.get_or_insert((report, now));
+                    ve.report.get_or_insert((report, Due::At(now)));
                 }
                 ve.ended(ended, now);
                 if ended == Ended::Written {
@@ -335,7 +342,12 @@ impl Ve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::report::{Condition, Phase};
+    use crate::engine::report::{About, Condition, Happening, Phase};
+
+    /// What a single environment's passing state is held for.
+    fn hold() -> Duration {
+        patience(1)
+    }
 
     fn report(uid: &str, generation: i64, settled: bool) -> ClusterAction {
         let condition = Condition::no("Starting", "");
@@ -372,9 +384,9 @@ mod tests {
     fn a_passing_state_waits_for_a_settled_one_to_replace_it() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.put(report("a", 1, false), now);
-        assert!(take(&mut queue, now + HOLD / 2).is_empty());
-        queue.put(report("a", 2, true), now + HOLD / 2);
-        assert_eq!(generation(&take(&mut queue, now + HOLD / 2 + COALESCE)), 2);
+        assert!(take(&mut queue, now + hold() / 2).is_empty());
+        queue.put(report("a", 2, true), now + hold() / 2);
+        assert_eq!(generation(&take(&mut queue, now + hold() / 2 + COALESCE)), 2);
         assert_eq!(queue.coalesced, 1);
     }
 
@@ -382,9 +394,32 @@ mod tests {
     fn a_passing_state_that_lasts_is_shown() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.put(report("a", 1, false), now);
-        queue.put(report("a", 2, false), now + HOLD / 2);
-        assert_eq!(queue.next_due(now), Some(now + HOLD), "later ones do not put it off");
-        assert_eq!(generation(&take(&mut queue, now + HOLD)), 2);
+        queue.put(report("a", 2, false), now + hold() / 2);
+        assert_eq!(queue.next_due(now), Some(now + hold()), "later ones do not put it off");
+        assert_eq!(generation(&take(&mut queue, now + hold())), 2);
+    }
+
+    #[test]
+    fn in_a_burst_passing_states_are_held_for_longer() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for ve in 0..40 {
+            queue.put(report(&format!("ve{ve}"), 1, false), now);
+        }
+        assert!(take(&mut queue, now + hold()).is_empty());
+        assert_eq!(queue.next_due(now), Some(now + patience(40)));
+        assert_eq!(take(&mut queue, now + patience(40)).len(), 8);
+    }
+
+    #[test]
+    fn a_settled_report_brings_its_environments_event_along() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let about = About::Ve { uid: "a".into(), name: VeName::new("ns", "a") };
+        let message = "placed on n1".to_owned();
+        let placed = Happening { about, warning: false, reason: "Placed", message };
+        queue.put(ClusterAction::Happened(placed), now);
+        queue.put(report("a", 1, true), now);
+        let works = take(&mut queue, now + COALESCE);
+        assert!(matches!(works[..], [Work::Report(_), Work::Event(_)]), "{works:?}");
     }
 
     #[test]
@@ -393,9 +428,9 @@ mod tests {
         queue.put(report("a", 1, true), now);
         let mut works = take(&mut queue, now + COALESCE);
         queue.put(report("a", 2, true), now + COALESCE);
-        assert!(take(&mut queue, now + HOLD).is_empty(), "one write at a time per environment");
+        assert!(take(&mut queue, now + hold()).is_empty(), "one write at a time per environment");
         queue.finish(works.remove(0), Ended::Again, now + COALESCE);
-        assert_eq!(generation(&take(&mut queue, now + HOLD)), 2);
+        assert_eq!(generation(&take(&mut queue, now + hold())), 2);
     }
 
     #[test]
@@ -456,7 +491,7 @@ mod tests {
             queue.finish(work, Ended::Dropped, now + COALESCE);
         }
         assert!(queue.is_empty());
-        take(&mut queue, now + HOLD);
+        take(&mut queue, now + hold());
         assert!(queue.ves.is_empty());
     }
 

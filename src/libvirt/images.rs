@@ -259,6 +259,8 @@ impl ImageCache {
     /// Removes least recently used images until `more` bytes fit under the limit, as far as unused ones
     /// go. What is in use may exceed the limit: declared VMs go before tidiness.
     pub fn make_room(&self, more: u64) {
+        // Before the look: a command that lets go of an image has made its disk, and the look sees it.
+        let state = lock(&self.state);
         let used = match images_in_use(&self.state_dir) {
             Ok(used) => used,
             Err(error) => {
@@ -266,7 +268,6 @@ impl ImageCache {
                 return;
             }
         };
-        let state = lock(&self.state);
         self.drop_old_partials(&state);
         let mut images = Vec::new();
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {

@@ -10,6 +10,7 @@ use super::scenario::{self, Scenario};
 use super::world::{Setup, World};
 use crate::engine::host::StopCause;
 use crate::engine::id::{MemberName, NodeName, VeName, VeUid};
+use crate::engine::report::VmPhase;
 use crate::engine::spec::{
     Boot, Constraint, Domain, MemberSpec, Resources, RunStrategy, VeSpec, VeState,
 };
@@ -163,6 +164,37 @@ fn a_crashed_guest_is_started_again_without_the_api_server() {
     assert!(world.stop_guest(&node, &id, StopCause::Crashed), "the fault fired");
     assert_eq!(running(&world, &uid), 1);
     assert!(world.run_while_not(SOON, |world| running(world, &uid) == 2));
+}
+
+/// Whether a guest that stopped for this cause is started again, and whether it is told as completed.
+fn after_stop(run_strategy: RunStrategy, cause: StopCause) -> (bool, bool) {
+    let mut world = world(1, 1);
+    let mut one = spec(1, 1);
+    one.members[0].run_strategy = run_strategy;
+    let uid = apply(&mut world, "ve", one);
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    let (id, node) = world.running()[0].clone();
+    assert!(world.stop_guest(&node, &id, cause), "the fault fired");
+    world.run_for(SOON);
+    let status = world.api.get(&uid).and_then(|object| object.status.clone());
+    let completed = status.is_some_and(|status| status.vms[0].phase == VmPhase::Completed);
+    (running(&world, &uid) == 1, completed)
+}
+
+#[test]
+fn a_guest_that_stops_by_itself_is_treated_by_its_run_strategy() {
+    const AGAIN: (bool, bool) = (true, false);
+    const COMPLETED: (bool, bool) = (false, true);
+    use RunStrategy::{Always, Once, RerunOnFailure};
+    use StopCause::{Crashed, Destroyed, Failed, Shutdown, Unknown};
+    for cause in [Shutdown, Crashed, Destroyed, Failed, Unknown] {
+        assert_eq!(after_stop(Always, cause), AGAIN, "always, {cause:?}");
+        let rerun = if cause == Shutdown { COMPLETED } else { AGAIN };
+        assert_eq!(after_stop(RerunOnFailure, cause), rerun, "on failure, {cause:?}");
+        // Only a node that lost its power is no end of the guest's own.
+        let once = if cause == Unknown { AGAIN } else { COMPLETED };
+        assert_eq!(after_stop(Once, cause), once, "once, {cause:?}");
+    }
 }
 
 #[test]

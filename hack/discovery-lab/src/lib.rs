@@ -7,6 +7,7 @@
 //!                  ├─> files           the guests' images by HTTP                      (a process)
 //!                  ├─> view, audit     status and consoles; what the API server was asked
 //!                  ├─> product         the charts and the agent's image
+//!                  ├─> burst           many applies, measured from outside
 //!                  └─> network, pki, kubeconfig, image, cgroup, process
 //!   layout: names, addresses, paths, used by all
 //! ```
@@ -15,6 +16,7 @@
 //! the rest follows from names. So `down` works after a crash at any moment.
 
 mod audit;
+mod burst;
 mod cgroup;
 mod control_plane;
 mod error;
@@ -33,6 +35,7 @@ mod product;
 mod view;
 
 pub use audit::Request;
+pub use burst::{Agent, Burst, Measured};
 pub use error::{LabError, Result};
 pub use image::{PAUSE_IMAGE, digest};
 pub use lab::Lab;

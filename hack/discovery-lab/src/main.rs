@@ -3,7 +3,7 @@
 use std::{os::unix::process::CommandExt, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use discovery_lab::{Lab, LabError, Layout, Result, files, node_index, node_init};
+use discovery_lab::{Burst, Lab, LabError, Layout, Result, files, node_index, node_init};
 
 /// A real Kubernetes of several nodes on this host, each node with its own libvirt.
 #[derive(Debug, Parser)]
@@ -69,6 +69,18 @@ enum Verb {
     },
     /// Build the agent's image again and roll it out
     Reload,
+    /// Apply many environments one after the other, and measure (hack/bench/burst prepares for it)
+    Burst {
+        /// How many, each of one VM
+        #[arg(long, default_value_t = 100)]
+        environments: usize,
+        /// Milliseconds from one to the next
+        #[arg(long, default_value_t = 100)]
+        every_ms: u64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// (of the lab itself) The first process of a node
     #[command(hide = true)]
     NodeInit { name: String },
@@ -145,6 +157,15 @@ fn obey(verb: Verb) -> Result<()> {
         Verb::LoadImage { archive } => lab.load_image(&archive).map(|name| println!("{name}")),
         Verb::Install { helm } => lab.install(&helm.iter().map(String::as_str).collect::<Vec<_>>()),
         Verb::Reload => lab.reload(),
+        Verb::Burst { environments, every_ms, json } => {
+            let burst = Burst { environments, every_ms };
+            let measured = lab.burst(burst)?;
+            match json {
+                true => println!("{:#}", serde_json::json!({"burst": burst, "measured": measured})),
+                false => print!("{}", measured.table(burst)),
+            }
+            Ok(())
+        }
         Verb::NodeInit { name } => {
             node_init::run_node(&Layout::from_env(), &name, node_index(&name)?)
         }

@@ -1,0 +1,131 @@
+//! Orders: what the handler of an environment says is to be on this node, made the goals of its VMs.
+
+use std::collections::BTreeSet;
+
+use super::vmh::Vmh;
+use super::{Lrt, goal, solver};
+use crate::engine::context::Context;
+use crate::engine::id::VmId;
+use crate::engine::record::{Promise, VmGoal, VmRecord};
+use crate::engine::spec::{Resources, VmDefinition};
+use crate::engine::wire::{Message, Order, OrderedVm};
+
+impl Lrt {
+    /// The handler of an environment says what is to be here.
+    pub fn order(&mut self, order: Order, ctx: &mut Context) {
+        let newest = self.orders.get(&order.ve).copied().unwrap_or(0);
+        if order.order < newest {
+            self.dirty.insert(order.ve);
+            return;
+        }
+        let here = self.vms.keys().filter(|id| id.ve == order.ve).cloned();
+        let here: BTreeSet<VmId> = here.collect();
+        let listed: BTreeSet<&VmId> = order.vms.iter().map(|vm| &vm.definition.id).collect();
+        for id in here.iter().filter(|id| !listed.contains(id)) {
+            self.unlisted(id, &order, ctx);
+        }
+        for vm in &order.vms {
+            self.listed(vm, &order, ctx);
+        }
+        let strays: Vec<_> = self.strays.keys().filter(|id| id.ve == order.ve).cloned().collect();
+        for id in strays {
+            self.take_in(&id, &order, ctx);
+        }
+        if self.vms.keys().any(|id| id.ve == order.ve) {
+            self.orders.insert(order.ve.clone(), order.order);
+            self.dirty.insert(order.ve);
+        } else {
+            self.orders.remove(&order.ve);
+            let (ve, number) = (order.ve, order.order);
+            ctx.send(&order.handler, Message::Observed { ve, order: number, vms: Vec::new() });
+        }
+    }
+
+    fn unlisted(&mut self, id: &VmId, order: &Order, ctx: &mut Context) {
+        let Some(vmh) = self.vms.get_mut(id) else { return };
+        vmh.record.handler = order.handler.clone();
+        if let Some(promise) = &vmh.record.promise {
+            if !promise.is_decided_by(order.order, order.open) {
+                return;
+            }
+            vmh.record.promise = None;
+        }
+        if vmh.record.goal == VmGoal::Absent {
+            self.drop_vm(id, ctx);
+        } else {
+            vmh.record.order = order.order;
+            let definition = vmh.record.definition.clone();
+            vmh.obey(definition, VmGoal::Remove, ctx);
+        }
+    }
+
+    fn listed(&mut self, vm: &OrderedVm, order: &Order, ctx: &mut Context) {
+        let free = self.free();
+        let Some(vmh) = self.vms.get_mut(&vm.definition.id) else { return };
+        vmh.record.handler = order.handler.clone();
+        vmh.record.order = order.order;
+        vmh.may_restart = vm.may_restart;
+        let redeems = vmh.record.promise.as_ref().is_some_and(|promise| {
+            promise.definition.epoch == vm.definition.epoch
+                && promise.is_decided_by(order.order, order.open)
+        });
+        if redeems && let Some(promise) = vmh.record.promise.take() {
+            // Its room becomes the VM's own; what the order asks beyond it is judged below.
+            vmh.obey(promise.definition, goal(vm.run), ctx);
+        }
+        let decided = |promise: &Promise| promise.is_decided_by(order.order, order.open);
+        if vmh.record.promise.as_ref().is_some_and(decided) {
+            vmh.record.promise = None;
+        }
+        if vmh.record.goal == VmGoal::Absent || vmh.record.definition.epoch != vm.definition.epoch {
+            // Not the VM that is here: only a promise brings a VM to a node.
+            return;
+        }
+        if vmh.record.goal == VmGoal::Stop && vm.run {
+            // A stopped VM holds no room: it comes back through a promise too.
+            return;
+        }
+        let size = |vm: &VmDefinition| Resources::of(vm.cpus, vm.memory);
+        let more = size(&vm.definition).minus(&vmh.record.held());
+        if vm.run && more != Resources::default() && !free.holds(&more) {
+            vmh.reason = Some(format!(
+                "keeps its old size: {} more memory and {} more cpus are needed on {}, {} is free",
+                solver::bytes(more.memory),
+                more.cpu_milli / 1000,
+                ctx.node,
+                solver::bytes(free.memory)
+            ));
+            return;
+        }
+        vmh.obey(vm.definition.clone(), goal(vm.run), ctx);
+    }
+
+    /// A domain without a record (the journal was lost): it is the VM that the order lists, or it goes.
+    fn take_in(&mut self, id: &VmId, order: &Order, ctx: &mut Context) {
+        if self.vms.contains_key(id) {
+            return;
+        }
+        let Some(stray) = self.strays.remove(id) else { return };
+        let listed = order.vms.iter().find(|vm| vm.definition.id == *id);
+        let Some(definition) = listed.or(order.vms.first()).map(|vm| vm.definition.clone()) else {
+            // Nothing of this environment is to be here, and its name is not known: the domain is left
+            // for people, who see it on the node's page.
+            self.strays.insert(id.clone(), stray);
+            return;
+        };
+        let is_it = listed.is_some_and(|vm| vm.definition.epoch == stray.epoch && vm.run);
+        let mut vmh = Vmh::new(VmRecord {
+            definition: VmDefinition { id: id.clone(), ..definition },
+            goal: if is_it { VmGoal::Run } else { VmGoal::Remove },
+            promise: None,
+            handler: order.handler.clone(),
+            order: order.order,
+            running: None,
+            completed: false,
+            restarts: 0,
+        });
+        vmh.observe(Some(stray), ctx);
+        vmh.keep(ctx);
+        self.vms.insert(id.clone(), vmh);
+    }
+}

@@ -1,0 +1,140 @@
+//! The partition, seen by a member: this node is reserved by one procedure at a time, promises room to it on
+//! disk, and is given back. What the procedure itself does is in [`super::procedure`].
+
+use super::vmh::Vmh;
+use super::{ASK_AFTER, LOCK_TIMEOUT, Lock, Lrt, NodeOffer};
+use crate::engine::context::Context;
+use crate::engine::id::{NodeName, ProcedureId, VmId};
+use crate::engine::record::{Promise, RecordKey, VmGoal, VmRecord};
+use crate::engine::spec::{Resources, VmDefinition};
+use crate::engine::wire::{Message, Reservation};
+
+impl Lrt {
+    /// A procedure wants this node.
+    pub fn reserve(&mut self, procedure: ProcedureId, priority: u32, ctx: &mut Context) {
+        let answer = match (&self.lock, self.open()) {
+            (Some(lock), _) if lock.procedure != procedure => {
+                Reservation::Busy { procedure: lock.procedure.clone(), priority: lock.priority }
+            }
+            (_, Err(why)) => Reservation::Closed(why),
+            (_, Ok(())) => {
+                let since = self.lock.as_ref().map_or(ctx.now, |lock| lock.since);
+                let until = since + LOCK_TIMEOUT;
+                self.lock = Some(Lock { procedure: procedure.clone(), priority, since, until });
+                Reservation::Granted(Box::new(self.offer(ctx)))
+            }
+        };
+        let initiator = procedure.initiator.clone();
+        ctx.send(&initiator, Message::Reserved { procedure, answer });
+    }
+
+    fn offer(&self, ctx: &Context) -> NodeOffer {
+        NodeOffer {
+            node: ctx.node.clone(),
+            free: self.free(),
+            allocatable: self.allocatable(),
+            labels: self.declared.as_ref().map(|d| d.labels.clone()).unwrap_or_default(),
+            zone: self.zone(),
+            schedulable: true,
+        }
+    }
+
+    /// A procedure wants room for these VMs, durably: all of them or none.
+    pub fn prepare(
+        &mut self,
+        procedure: ProcedureId,
+        handler: NodeName,
+        order: u64,
+        vms: Vec<VmDefinition>,
+        ctx: &mut Context,
+    ) {
+        let result = self.promise(&procedure, &handler, order, vms, ctx);
+        let initiator = procedure.initiator.clone();
+        ctx.send(&initiator, Message::Prepared { procedure, result });
+    }
+
+    fn promise(
+        &mut self,
+        procedure: &ProcedureId,
+        handler: &NodeName,
+        order: u64,
+        vms: Vec<VmDefinition>,
+        ctx: &mut Context,
+    ) -> Result<(), String> {
+        let given = |vm: &VmDefinition| {
+            let record = self.vms.get(&vm.id).map(|vmh| &vmh.record);
+            let promise = record.and_then(|record| record.promise.as_ref());
+            promise.is_some_and(|promise| promise.procedure == *procedure)
+        };
+        if vms.iter().all(given) {
+            return Ok(());
+        }
+        if self.lock.as_ref().is_none_or(|lock| lock.procedure != *procedure) {
+            return Err("the reservation has ended".into());
+        }
+        self.open()?;
+        // What these VMs hold here already (stopped ones: nothing) is not asked for twice.
+        let asked = vms.iter().fold(Resources::default(), |sum, vm| {
+            let has = self.vms.get(&vm.id).map(|vmh| vmh.record.held()).unwrap_or_default();
+            sum.plus(&Resources::of(vm.cpus, vm.memory).minus(&has))
+        });
+        if !self.free().holds(&asked) {
+            return Err("its room has shrunk".into());
+        }
+        for definition in vms {
+            self.ask_at = ctx.now + ASK_AFTER;
+            let promise =
+                Promise { procedure: procedure.clone(), order, definition: definition.clone() };
+            let vmh = self.vms.entry(definition.id.clone()).or_insert_with(|| {
+                Vmh::new(VmRecord {
+                    definition,
+                    goal: VmGoal::Absent,
+                    promise: None,
+                    handler: handler.clone(),
+                    order: 0,
+                    running: None,
+                    completed: false,
+                    restarts: 0,
+                })
+            });
+            vmh.record.promise = Some(promise);
+            vmh.record.handler = handler.clone();
+            vmh.keep(ctx);
+        }
+        // The promises hold the room from here on; the partition may go.
+        self.lock = None;
+        Ok(())
+    }
+
+    /// A procedure gives this node back. If it has failed, promises to it that no order has decided are
+    /// void; a late release of one that has committed must not touch them.
+    pub fn release(&mut self, procedure: &ProcedureId, undo: bool, ctx: &mut Context) {
+        if self.lock.as_ref().is_some_and(|lock| lock.procedure == *procedure) {
+            self.lock = None;
+        }
+        if !undo {
+            return;
+        }
+        let promised = self.vms.iter().filter(|(_, vmh)| {
+            vmh.record.promise.as_ref().is_some_and(|promise| promise.procedure == *procedure)
+        });
+        for id in promised.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            self.void_promise(&id, ctx);
+        }
+    }
+
+    fn void_promise(&mut self, id: &VmId, ctx: &mut Context) {
+        let Some(vmh) = self.vms.get_mut(id) else { return };
+        vmh.record.promise = None;
+        if vmh.record.goal == VmGoal::Absent {
+            self.drop_vm(id, ctx);
+        } else {
+            vmh.keep(ctx);
+        }
+    }
+
+    pub(super) fn drop_vm(&mut self, id: &VmId, ctx: &mut Context) {
+        self.vms.remove(id);
+        ctx.forget(RecordKey::Vm(id.clone()));
+    }
+}

@@ -1,0 +1,146 @@
+//! Nodes that take nothing, nodes without room, and one that loses its power.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::world::{Member, SPREAD, World};
+
+#[test]
+fn what_does_not_fit_waits_and_says_what_is_short() {
+    let world = World::new("full");
+    world.apply("wide", 4, SPREAD);
+    world.until_refused("wide", "spread needs 4");
+    world.cluster.must(&["delete", "ve", "wide"], "");
+    // More memory than all three nodes have, in VMs of which each would fit.
+    let fat = Member { replicas: 4, memory: "12Gi", ..Member::default() };
+    world.apply_members("fat", &[fat], "");
+    world.until_refused("fat", "memory");
+    assert!(world.domains().is_empty(), "it waits whole");
+    world.delete("fat");
+}
+
+/// Cordoned by kubectl or by the node's own page: what runs stays, what comes goes elsewhere.
+#[test]
+fn a_cordoned_node_keeps_its_guests_and_takes_no_new_one() {
+    let world = World::new("cordon");
+    world.apply("old", 3, SPREAD);
+    world.until_ready("old");
+    let before = world.domains();
+    let physical = |schedulable: bool| {
+        let patch = format!(r#"{{"spec":{{"schedulable":{schedulable}}}}}"#);
+        world.cluster.must(&["patch", "pn", "n2", "--type=merge", "-p", &patch], "");
+    };
+    let takes = |node: &str, wanted: &str| {
+        let path = "jsonpath={.status.conditions[?(@.type==\"Schedulable\")].status}";
+        world.until("the node to know", || {
+            world.cluster.must(&["get", "pn", node, "-o", path], "") == wanted
+        });
+    };
+    world.cluster.must(&["cordon", "n1"], "");
+    physical(false);
+    takes("n1", "False");
+    takes("n2", "False");
+    world.apply("new", 2, "");
+    world.until_ready("new");
+    world.apply("wide", 2, SPREAD);
+    world.until_refused("wide", "spread needs");
+    let found = world.domains();
+    // Released before anything is asserted: other tests need the nodes.
+    world.cluster.must(&["uncordon", "n1"], "");
+    physical(true);
+    takes("n1", "True");
+    takes("n2", "True");
+    for (domain, place) in &before {
+        assert_eq!(found.get(domain), Some(place), "what ran stays");
+    }
+    let new = found.iter().filter(|(name, _)| name.contains(".new-"));
+    let nodes: BTreeSet<&String> = new.map(|(_, (node, _))| node).collect();
+    assert_eq!(nodes, BTreeSet::from([&"n3".to_owned()]));
+    // What waited for a node is placed when one is back.
+    world.until_ready("wide");
+    for name in ["old", "new", "wide"] {
+        world.delete(name);
+    }
+}
+
+/// Whatever dies with the gateway's node: no environment is lost, none is half, and no VM runs twice. There
+/// is room for some of them only, so that others wait, whole.
+#[test]
+fn a_burst_of_applies_survives_the_power_loss_of_a_gateways_node() {
+    const BURST: usize = 20;
+    let world = World::new("burst");
+    let path = "jsonpath={range .items[?(@.status.gateway==true)]}{.metadata.name} {end}";
+    let gateways = world.cluster.must(&["get", "pn", "-o", path], "");
+    let victim = gateways.split_whitespace().next().expect("there is a gateway").to_owned();
+    let name = |index: usize| format!("ve{index}");
+    for index in 0..BURST {
+        if index == BURST / 2 {
+            world.lab.node_stop(&victim).expect("the node loses its power");
+        }
+        world.apply(&name(index), 2, SPREAD);
+    }
+    let off = world.lab.node(&victim).is_ok_and(|node| node.init().is_none());
+    assert!(off, "the fault fired: {victim} is off");
+    // All but those that live there, or whose record is there.
+    world.until("what does not need the node to be whole, or to wait whole", || {
+        (0..BURST).all(|index| match fate(&world, &name(index)) {
+            Fate { placed: 1, vms, .. } => panic!("half placed: {vms:?}"),
+            fate => fate.nodes.contains(&victim) || fate.handler == victim || fate.is_settled(),
+        })
+    });
+    no_vm_runs_twice(&world);
+    world.lab.node_start(&victim).expect("the node boots again");
+    world.until_agents_are_back();
+    let fates = || (0..BURST).map(|index| fate(&world, &name(index))).collect::<Vec<_>>();
+    world.until("all to be whole or to wait whole", || fates().iter().all(Fate::is_settled));
+    let whole = fates().iter().filter(|fate| fate.ready).count();
+    no_vm_runs_twice(&world);
+    assert_eq!(world.domains().len(), 2 * whole, "{:?}", world.domains());
+    assert!(whole >= 8, "only {whole} of {BURST} are whole");
+    for index in 0..BURST {
+        world.cluster.must(&["delete", "ve", &name(index), "--wait=false"], "");
+    }
+    world.until("all of it to go", || world.domains().is_empty());
+}
+
+/// What has become of an environment of two VMs.
+#[derive(Debug)]
+struct Fate {
+    handler: String,
+    ready: bool,
+    waits: bool,
+    placed: usize,
+    nodes: BTreeSet<String>,
+    vms: serde_json::Value,
+}
+
+impl Fate {
+    /// It runs whole, or it waits whole.
+    fn is_settled(&self) -> bool {
+        (self.ready && self.placed == 2) || (self.waits && self.placed == 0)
+    }
+}
+
+fn fate(world: &World, name: &str) -> Fate {
+    let ve = world.ve(name).unwrap_or_else(|| panic!("{name} is lost"));
+    let vms = ve["status"]["vms"].clone();
+    let on = |vm: &serde_json::Value| vm["node"].as_str().map(str::to_owned);
+    let placed: Vec<String> = vms.as_array().into_iter().flatten().filter_map(on).collect();
+    let (status, reason, _) = world.ready(name).unwrap_or_default();
+    Fate {
+        handler: ve["status"]["handler"].as_str().unwrap_or_default().to_owned(),
+        ready: status == "True",
+        waits: reason == "CannotBePlaced",
+        placed: placed.len(),
+        nodes: placed.into_iter().collect(),
+        vms,
+    }
+}
+
+fn no_vm_runs_twice(world: &World) {
+    let mut count: BTreeMap<String, usize> = BTreeMap::new();
+    for (domain, _) in world.all_domains() {
+        *count.entry(domain).or_default() += 1;
+    }
+    assert!(!count.is_empty(), "something runs");
+    assert!(count.values().all(|count| *count == 1), "{count:?}");
+}

@@ -1,0 +1,218 @@
+//! The lab and a namespace of the test's own, and what is asked of both.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use discovery_lab::{Lab, wait_for};
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+
+/// Nothing here takes longer on two busy cores.
+pub const SOON: Duration = Duration::from_secs(120);
+/// `web` VMs each on a node of its own.
+pub const SPREAD: &str = "  placement:\n  - spread: {members: [web], over: node}\n";
+/// Where the product is installed.
+pub const SYSTEM: [&str; 2] = ["-n", "discovery-system"];
+
+/// A lab and a namespace.
+pub struct World {
+    pub lab: Lab,
+    pub cluster: Cluster,
+}
+
+/// Where a domain runs: its node, and the pid of its QEMU in that node.
+pub type Domains = BTreeMap<String, (String, String)>;
+
+/// A member of like VMs that boot a small Linux.
+pub struct Member<'a> {
+    pub name: &'a str,
+    pub replicas: u32,
+    pub memory: &'a str,
+    /// More for the kernel's command line: what the guest is to do.
+    pub does: &'a str,
+    pub run_strategy: &'a str,
+}
+
+impl Default for Member<'_> {
+    fn default() -> Self {
+        Self { name: "web", replicas: 1, memory: "96Mi", does: "", run_strategy: "Always" }
+    }
+}
+
+impl Member<'_> {
+    fn yaml(&self) -> String {
+        let Self { name, replicas, memory, does, run_strategy } = self;
+        format!(
+            "  - name: {name}\n    replicas: {replicas}\n    cpus: 1\n    memory: {memory}\n    \
+             runStrategy: {run_strategy}\n    boot:\n      \
+             kernel: {{url: \"file:///var/lib/discovery-guests/vmlinuz\"}}\n      \
+             initrd: {{url: \"file:///var/lib/discovery-guests/initrd.img\"}}\n      \
+             cmdline: console=ttyS0 quiet name={name} {does}\n    disks: [{{name: data, size: 16Mi}}]\n"
+        )
+    }
+}
+
+impl World {
+    pub fn new(purpose: &str) -> Self {
+        Self { lab: Lab::open(), cluster: Cluster::new(purpose) }
+    }
+
+    /// Applies an environment of these members, with more of its spec.
+    pub fn apply_members(&self, name: &str, members: &[Member<'_>], more: &str) {
+        let members: String = members.iter().map(Member::yaml).collect();
+        let yaml = format!(
+            "apiVersion: discovery.beyondtheclouds.io/v1alpha1\nkind: VirtualEnvironment\n\
+             metadata: {{name: {name}}}\nspec:\n  members:\n{members}{more}"
+        );
+        // An API server that has just come back does not serve custom resources at once.
+        self.until("the manifest to be accepted", || {
+            self.cluster.kubectl(&["apply", "-f", "-"], &yaml).status.success()
+        });
+    }
+
+    /// Applies an environment of `web` VMs.
+    pub fn apply(&self, name: &str, replicas: u32, more: &str) {
+        self.apply_members(name, &[Member { replicas, ..Member::default() }], more);
+    }
+
+    /// Changes the environment by a JSON patch's value at a path.
+    pub fn replace(&self, name: &str, path: &str, value: &str) {
+        let patch = format!(r#"[{{"op":"replace","path":"{path}","value":{value}}}]"#);
+        self.cluster.must(&["patch", "ve", name, "--type=json", "-p", &patch], "");
+    }
+
+    pub fn ve(&self, name: &str) -> Option<Value> {
+        let output = self.cluster.kubectl(&["get", "ve", name, "-o", "json"], "");
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// What the environment's status says of one VM: null before it says anything.
+    pub fn vm(&self, name: &str, vm: &str) -> Value {
+        let ve = self.ve(name).unwrap_or_default();
+        let vms = ve["status"]["vms"].as_array().cloned().unwrap_or_default();
+        vms.into_iter().find(|one| one["name"] == vm).unwrap_or_default()
+    }
+
+    /// The Ready condition of the newest generation, if it has been written.
+    pub fn ready(&self, name: &str) -> Option<(String, String, String)> {
+        let ve = self.ve(name)?;
+        if ve["status"]["observedGeneration"] != ve["metadata"]["generation"] {
+            return None;
+        }
+        let conditions = ve["status"]["conditions"].as_array()?.clone();
+        let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready")?;
+        let text = |field: &str| ready[field].as_str().unwrap_or_default().to_owned();
+        Some((text("status"), text("reason"), text("message")))
+    }
+
+    pub fn until_ready(&self, name: &str) {
+        let ready = || self.ready(name).is_some_and(|(status, _, _)| status == "True");
+        wait_for(&format!("{name} to be ready"), SOON, "", ready).unwrap_or_else(|error| {
+            panic!("{error}; it is {:?}", self.ready(name));
+        });
+    }
+
+    /// Waits until it says that it cannot be placed, with these words.
+    pub fn until_refused(&self, name: &str, words: &str) {
+        let refused = || {
+            self.ready(name).is_some_and(|(_, reason, message)| {
+                reason == "CannotBePlaced" && message.contains(words)
+            })
+        };
+        wait_for(&format!("{name} to be refused"), SOON, "", refused).unwrap_or_else(|error| {
+            panic!("{error}; it is {:?}", self.ready(name));
+        });
+    }
+
+    pub fn until(&self, what: &str, holds: impl FnMut() -> bool) {
+        wait_for(what, SOON, "", holds).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// This namespace's domains that have a QEMU process. One that has two is told by both.
+    pub fn all_domains(&self) -> Vec<(String, (String, String))> {
+        let mut found = Vec::new();
+        let script = "for f in /run/libvirt/qemu/*.pid; do \
+                      p=$(cat \"$f\" 2>/dev/null) && [ -d \"/proc/$p\" ] && echo \"$f $p\"; done; true";
+        for node in self.lab.nodes() {
+            let Ok(listed) = self.lab.exec(&node, &["sh", "-c", script]) else { continue };
+            for line in listed.lines() {
+                let Some((file, pid)) = line.split_once(' ') else { continue };
+                let name = file.rsplit('/').next().unwrap_or(file).trim_end_matches(".pid");
+                if name.starts_with(&format!("{}.", self.cluster.namespace)) {
+                    found.push((name.to_owned(), (node.clone(), pid.to_owned())));
+                }
+            }
+        }
+        found
+    }
+
+    /// The same by name.
+    pub fn domains(&self) -> Domains {
+        self.all_domains().into_iter().collect()
+    }
+
+    /// The domain of a VM.
+    pub fn domain(&self, vm: &str) -> String {
+        format!("{}.{vm}", self.cluster.namespace)
+    }
+
+    /// A VM's domain, node and pid.
+    pub fn one(&self, vm: &str) -> (String, String, String) {
+        let domain = self.domain(vm);
+        let all = self.domains();
+        let (node, pid) = all.get(&domain).unwrap_or_else(|| panic!("{domain} is not in {all:?}"));
+        (domain, node.clone(), pid.clone())
+    }
+
+    /// Waits until a domain has a process other than this one.
+    pub fn until_another(&self, domain: &str, pid: &str) {
+        self.until("another QEMU", || {
+            self.domains().get(domain).is_some_and(|(_, new)| new != pid)
+        });
+    }
+
+    pub fn uid(&self, name: &str) -> String {
+        let ve = self.ve(name).expect("it exists");
+        ve["metadata"]["uid"].as_str().expect("every object has a uid").to_owned()
+    }
+
+    /// Disks of an environment on all nodes.
+    pub fn disks(&self, uid: &str) -> usize {
+        let directory = format!("/var/lib/discovery/disks/{uid}");
+        let count = |node: &String| {
+            let listed = self.lab.exec(node, &["find", &directory, "-name", "*.qcow2"]);
+            listed.map_or(0, |text| text.lines().count())
+        };
+        self.lab.nodes().iter().map(count).sum()
+    }
+
+    pub fn delete(&self, name: &str) {
+        self.cluster.must(&["delete", "ve", name, "--timeout=120s"], "");
+    }
+
+    /// Whether these words have been told of an environment by an Event.
+    pub fn was_told(&self, name: &str, words: &str) -> bool {
+        let about = format!("regarding.name={name}");
+        let events = ["get", "events.events.k8s.io", "--field-selector", &about];
+        let notes = ["-o", "jsonpath={.items[*].note}"];
+        let output = self.cluster.kubectl(&[&events[..], &notes].concat(), "");
+        String::from_utf8_lossy(&output.stdout).contains(words)
+    }
+
+    /// kubectl in the namespace of the product.
+    pub fn system(&self, words: &[&str]) -> String {
+        self.lab.kubectl(&[&SYSTEM[..], words].concat()).expect("kubectl does it")
+    }
+
+    /// The agents' pods.
+    pub fn agents(&self) -> Vec<String> {
+        let names = ["get", "pods", "-o", "name", "-l", "app.kubernetes.io/component=agent"];
+        self.system(&names).lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until every agent runs and is ready.
+    pub fn until_agents_are_back(&self) {
+        self.system(&["rollout", "status", "daemonset/discovery-agent", "--timeout=120s"]);
+    }
+}
