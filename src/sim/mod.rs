@@ -9,12 +9,17 @@
 //!
 //! The engines are those that run on nodes. After every event the invariants are checked. The same seed
 //! gives the same bytes, in any process on any machine.
+//!
+//! Beside this world of agents and faults there is one of loads and migrations, to compare schedulers in:
+//! `workload` says what happens there, `datacenter` runs it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod api_server;
+pub mod datacenter;
 pub mod host;
 pub mod network;
 pub mod scenario;
+pub mod workload;
 pub mod world;
 
 #[cfg(test)]

@@ -1,0 +1,61 @@
+//! One data centre run: makes the workload, runs it, takes the time, shows how far it is.
+
+use discovery::engine::time::Instant;
+use discovery::sim::datacenter::catalogue::{Name, simulate};
+use discovery::sim::datacenter::report::RunReport;
+use discovery::sim::datacenter::run::Setup;
+use discovery::sim::workload::{self, bursts, day_night, locality, trace, vmplaces};
+
+use super::options::{Shape, Workload};
+use super::stopwatch::Stopwatch;
+
+/// A data centre to be run.
+pub struct DataCentre<'a> {
+    pub workload: Workload,
+    pub shape: &'a Shape,
+    /// What is in the trace's file, if that is the workload.
+    pub trace: &'a str,
+    pub pms: u32,
+    pub scheduler: Name,
+    pub seed: u64,
+    pub loss: f64,
+}
+
+impl DataCentre<'_> {
+    /// Runs it. `label` goes before its progress.
+    pub fn run(&self, label: &str) -> Result<RunReport, String> {
+        let workload = self.workload()?;
+        let mut watch = Stopwatch::start();
+        let end = workload.end;
+        let mut progress = |now: Instant| {
+            if watch.should_tell() {
+                let percent = 100.0 * now.0 as f64 / end.0 as f64;
+                eprintln!("{label}: {percent:.0} % after {:.0} s", watch.seconds());
+            }
+        };
+        let setup = Setup {
+            workload: &workload,
+            seed: self.seed,
+            loss: self.loss,
+            progress: &mut progress,
+        };
+        let ended = simulate(self.scheduler, setup);
+        let mut report = RunReport::new(&workload, self.scheduler.as_str(), self.seed, &ended);
+        report.wall_s = Some((watch.seconds() * 1e3).round() / 1e3);
+        Ok(report)
+    }
+
+    fn workload(&self) -> Result<workload::Workload, String> {
+        let (pms, per_pm, seed) = (self.pms, self.shape.vms_per_pm, self.seed);
+        match self.workload {
+            Workload::Arrivals => Err("the workload arrivals is for `run` only".to_owned()),
+            Workload::Vmplaces => Ok(vmplaces::workload(pms, per_pm, seed)),
+            Workload::Locality => Ok(locality::workload(pms, seed)),
+            Workload::Bursts => Ok(bursts::workload(pms, per_pm, seed)),
+            Workload::DayNight => Ok(day_night::workload(pms, per_pm, seed)),
+            Workload::Trace => {
+                trace::workload(self.trace, pms, per_pm, seed).map_err(|error| error.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Flags, and what the numbers mean.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use discovery::sim::datacenter::catalogue::Name;
+
+/// Under `--help`.
+pub const METRICS: &str = "\
+What the numbers of a data centre mean (sums are over nodes, times are virtual):
+  load_events          changes of a VM's load in the workload
+  violation_s          seconds that nodes spent with the loads of their VMs strictly above their capacity,
+                       from when that began, not from when somebody noticed
+  violations           how many times a node came to be so; violation_longest_s is the longest
+  migrations           live migrations that ended; migration_s is their mean duration
+  intra_site           share of migrations between nodes of one site
+  refused              migrations that were ordered and could not start (the VM gone, no memory)
+  partitions           sets of nodes that were solved for together; partition_mean is their mean size,
+                       partition_sites the mean number of sites in one, partition_sizes how many of each
+                       size, unsolved how many ended without a solution
+  compute_s            virtual seconds charged for computing, by each scheduler's stated cost model
+  messages             between agents or services, lost ones too; messages_per_node_s and bytes_per_node_s
+                       are per node and second
+  events               events that the simulator handled
+  wall_s               real seconds that the run took, without drawing the workload (--no-wall leaves it out)
+  series               violation time, migrations begun and messages, per step_s seconds
+Of a table: /none is violation_s as a share of that under `none` in the same command; J is
+(violation_s + 2 s for each migration) as such a share; ± is the standard deviation over seeds.";
+
+/// `run`.
+#[derive(Args)]
+pub struct Run {
+    /// What happens.
+    #[arg(long, env = "DISCOVERY_SIM_WORKLOAD", value_enum, default_value_t = Workload::Arrivals)]
+    pub workload: Workload,
+    /// Seeds, `A..B` (B excluded) or one.
+    #[arg(long, env = "DISCOVERY_SIM_SEEDS", default_value = "0..10", value_parser = seeds)]
+    pub seeds: Range<u64>,
+    /// Physical nodes (arrivals).
+    #[arg(long, env = "DISCOVERY_SIM_NODES", default_value_t = 5)]
+    pub nodes: usize,
+    /// Virtual environments that are applied (arrivals).
+    #[arg(long, env = "DISCOVERY_SIM_VES", default_value_t = 8)]
+    pub ves: usize,
+    /// Faults: killed agents, lost power, cuts, an API server that goes, crashed guests, changes (arrivals).
+    #[arg(long, env = "DISCOVERY_SIM_FAULTS", default_value_t = 12)]
+    pub faults: usize,
+    /// Probability that a message is lost; 0.02 for arrivals and 0 for data centres unless given.
+    #[arg(long, env = "DISCOVERY_SIM_LOSS", value_parser = probability)]
+    pub loss: Option<f64>,
+    /// Probability that a message arrives twice (arrivals).
+    #[arg(long, env = "DISCOVERY_SIM_REPEAT", default_value_t = 0.02, value_parser = probability)]
+    pub repeat: f64,
+    /// Physical nodes of the data centre.
+    #[arg(long, env = "DISCOVERY_SIM_PMS", default_value_t = 128, value_parser = at_least_two)]
+    pub pms: u32,
+    /// Who schedules the data centre: none, entropy, snooze, dvms, dvms-ring, dvms-two.
+    #[arg(long, env = "DISCOVERY_SIM_SCHEDULER", default_value = "dvms", value_parser = scheduler)]
+    pub scheduler: Name,
+    #[command(flatten)]
+    pub shape: Shape,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `compare`.
+#[derive(Args)]
+pub struct Compare {
+    /// What happens.
+    #[arg(long, env = "DISCOVERY_SIM_WORKLOAD", value_enum, default_value_t = Workload::Vmplaces)]
+    pub workload: Workload,
+    /// Seeds, `A..B` (B excluded) or one.
+    #[arg(long, env = "DISCOVERY_SIM_SEEDS", default_value = "20..40", value_parser = seeds)]
+    pub seeds: Range<u64>,
+    /// Physical nodes, several numbers with commas between.
+    #[arg(long, env = "DISCOVERY_SIM_PMS", value_delimiter = ',', default_value = "128",
+          value_parser = at_least_two)]
+    pub pms: Vec<u32>,
+    /// Who schedules, several names with commas between: none, entropy, snooze, dvms, dvms-ring (the next node is
+    /// the neighbour), dvms-two (partitions of two nodes will do).
+    #[arg(long, env = "DISCOVERY_SIM_SCHEDULERS", value_delimiter = ',',
+          default_value = "none,entropy,snooze,dvms", value_parser = scheduler)]
+    pub schedulers: Vec<Name>,
+    /// Probability that a message is lost.
+    #[arg(long, env = "DISCOVERY_SIM_LOSS", default_value_t = 0.0, value_parser = probability)]
+    pub loss: f64,
+    #[command(flatten)]
+    pub shape: Shape,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What more there is to say of a data centre.
+#[derive(Args)]
+pub struct Shape {
+    /// VMs per node at the start. (The workload `locality` has 10.4, as published.)
+    #[arg(long, env = "DISCOVERY_SIM_VMS_PER_PM", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub vms_per_pm: u32,
+    /// The file of the workload `trace`: CSV, `time_s,vm,load`.
+    #[arg(long, env = "DISCOVERY_SIM_TRACE", required_if_eq("workload", "trace"))]
+    pub trace: Option<PathBuf>,
+}
+
+/// How to print.
+#[derive(Args)]
+pub struct Output {
+    /// How to print.
+    #[arg(long, env = "DISCOVERY_SIM_FORMAT", value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Leave out the real time that runs took, so that equal runs give equal bytes.
+    #[arg(long, env = "DISCOVERY_SIM_NO_WALL")]
+    pub no_wall: bool,
+}
+
+/// `report`.
+#[derive(Args)]
+pub struct Report {
+    /// What `run` or `compare` printed with `--format json`.
+    pub file: PathBuf,
+    /// The page to write.
+    #[arg(long, env = "DISCOVERY_SIM_OUT", default_value = "report.html")]
+    pub out: PathBuf,
+}
+
+/// What happens.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Environments come, change and go while faults happen (agents, not a data centre).
+    Arrivals,
+    /// VMPlaceS, Euro-Par 2015: independent random loads.
+    Vmplaces,
+    /// DVMS-LBO, Euro-Par 2014: four sites; 40 nodes as published.
+    Locality,
+    /// Services whose VMs become busy together.
+    Bursts,
+    /// Loads that follow the sun.
+    DayNight,
+    /// From a file.
+    Trace,
+}
+
+/// How to print.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON object: `{"schema":1,"runs":[…]}`.
+    Json,
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("'{text}' is neither a number nor A..B with A below B");
+    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+    let range = match text.split_once("..") {
+        None => number(text).map(|seed| seed..seed.saturating_add(1))?,
+        Some((from, to)) => number(from)?..number(to)?,
+    };
+    if range.is_empty() { Err(wrong()) } else { Ok(range) }
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..1.0).contains(number));
+    number.ok_or_else(|| format!("'{text}' is not from 0 to below 1"))
+}
+
+fn at_least_two(text: &str) -> Result<u32, String> {
+    // Above, the indices of VMs no longer fit; nobody has that many.
+    let number = text.parse::<u32>().ok().filter(|number| (2..=10_000_000).contains(number));
+    number.ok_or_else(|| format!("'{text}' is not a number of nodes from 2 to 10 million"))
+}
+
+fn scheduler(text: &str) -> Result<Name, String> {
+    let names: Vec<&str> = Name::ALL.iter().map(|name| name.as_str()).collect();
+    let found = Name::ALL.into_iter().find(|name| name.as_str() == text);
+    found.ok_or_else(|| format!("'{text}' is none of {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_seeds_excludes_its_end_and_is_not_empty() {
+        assert_eq!(seeds("20..40"), Ok(20..40));
+        assert_eq!(seeds("7"), Ok(7..8));
+        assert!(["", "4..4", "5..2", "a..b", "-1"].iter().all(|text| seeds(text).is_err()));
+    }
+
+    #[test]
+    fn a_scheduler_is_known_by_its_name() {
+        assert_eq!(scheduler("dvms-ring"), Ok(Name::DvmsRing));
+        assert!(scheduler("quantum").is_err_and(|problem| problem.contains("snooze")));
+    }
+}

@@ -1,0 +1,111 @@
+//! Tables for people.
+
+use std::fmt::Write;
+
+use discovery::sim::datacenter::report::RunReport;
+
+/// Seconds that a migration is worth in J (BENCHMARKS, B1).
+const MIGRATION_S: f64 = 2.0;
+
+/// Runs of one scheduler on data centres of one size, over seeds.
+pub struct Row<'a> {
+    pub pms: u32,
+    pub scheduler: &'a str,
+    pub runs: Vec<&'a RunReport>,
+}
+
+impl Row<'_> {
+    /// Mean over seeds.
+    pub fn mean(&self, of: impl Fn(&RunReport) -> f64) -> f64 {
+        self.runs.iter().map(|run| of(run)).sum::<f64>() / self.runs.len() as f64
+    }
+
+    /// Standard deviation over seeds, of this sample.
+    pub fn deviation(&self, of: impl Fn(&RunReport) -> f64) -> f64 {
+        let mean = self.mean(&of);
+        let squares: f64 = self.runs.iter().map(|run| (of(run) - mean).powi(2)).sum();
+        (squares / (self.runs.len().max(2) - 1) as f64).sqrt()
+    }
+
+    /// Mean over all events of all seeds: of a quantity, for each of a count.
+    pub fn each(&self, of: impl Fn(&RunReport) -> f64, count: impl Fn(&RunReport) -> u64) -> f64 {
+        let total: f64 = self.runs.iter().map(|run| of(run)).sum();
+        let count: u64 = self.runs.iter().map(|run| count(run)).sum();
+        if count == 0 { 0.0 } else { total / count as f64 }
+    }
+}
+
+/// Groups runs by size and scheduler, in their order.
+pub fn rows(runs: &[RunReport]) -> Vec<Row<'_>> {
+    let mut rows: Vec<Row<'_>> = Vec::new();
+    for run in runs {
+        let same = |row: &&mut Row<'_>| row.pms == run.pms && row.scheduler == run.scheduler;
+        match rows.iter_mut().find(same) {
+            Some(row) => row.runs.push(run),
+            None => {
+                rows.push(Row { pms: run.pms, scheduler: &run.scheduler, runs: vec![run] });
+            }
+        }
+    }
+    rows
+}
+
+/// A line per run.
+pub fn per_run(runs: &[RunReport]) -> String {
+    let mut text = String::from(
+        "  seed  violation s  count  migrations  each s  partition  messages     events  wall s\n",
+    );
+    for run in runs {
+        let _ = writeln!(
+            text,
+            "{:>6}  {:>11.0}  {:>5}  {:>10}  {:>6.2}  {:>9.2}  {:>8}  {:>9}  {:>6.3}",
+            run.seed,
+            run.violation_s,
+            run.violations,
+            run.migrations,
+            run.migration_s,
+            run.partition_mean,
+            run.messages,
+            run.events,
+            run.wall_s.unwrap_or_default(),
+        );
+    }
+    text
+}
+
+/// A line per size and scheduler: means over seeds.
+pub fn per_scheduler(runs: &[RunReport]) -> String {
+    let mut text = String::from(
+        "nodes  scheduler  violation s      ±  /none  count  each s  migrations  each s  partition  \
+         msg/node/s      J  wall s\n",
+    );
+    let rows = rows(runs);
+    for row in &rows {
+        let none = rows.iter().find(|other| other.pms == row.pms && other.scheduler == "none");
+        let violation = row.mean(|run| run.violation_s);
+        let migrations = row.mean(|run| run.migrations as f64);
+        let share = |amount: f64| match none.map(|none| none.mean(|run| run.violation_s)) {
+            Some(none) if none > 0.0 => format!("{:.3}", amount / none),
+            _ => "-".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "{:>5}  {:<9}  {:>11.0}  {:>5.0}  {:>5}  {:>5.0}  {:>6.1}  {:>10.1}  {:>6.2}  {:>9.2}  \
+             {:>10.3}  {:>5}  {:>6.3}",
+            row.pms,
+            row.scheduler,
+            violation,
+            row.deviation(|run| run.violation_s),
+            share(violation),
+            row.mean(|run| run.violations as f64),
+            row.each(|run| run.violation_s, |run| run.violations),
+            migrations,
+            row.each(|run| run.migration_s * run.migrations as f64, |run| run.migrations),
+            row.each(|run| run.partition_mean * run.partitions as f64, |run| run.partitions),
+            row.mean(|run| run.messages_per_node_s),
+            share(violation + MIGRATION_S * migrations),
+            row.mean(|run| run.wall_s.unwrap_or_default()),
+        );
+    }
+    text
+}

@@ -1,0 +1,57 @@
+//! Schedulers by name.
+
+use super::run::{Ended, Setup, run};
+use super::schedulers::Nobody;
+use super::schedulers::dvms::{Dvms, MINIMUM, Next, Rules};
+use super::schedulers::entropy::Entropy;
+use super::schedulers::snooze::Snooze;
+
+/// A scheduler's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// Nobody acts.
+    None,
+    /// One central solver.
+    Entropy,
+    /// One solver per 32 nodes.
+    Snooze,
+    /// Partitions that grow by any node.
+    Dvms,
+    /// Partitions that grow by the neighbour on a ring.
+    DvmsRing,
+    /// Partitions of two nodes at the least, not of four.
+    DvmsTwo,
+}
+
+impl Name {
+    /// All of them, in the order of their tables.
+    pub const ALL: [Self; 6] =
+        [Self::None, Self::Entropy, Self::Snooze, Self::Dvms, Self::DvmsRing, Self::DvmsTwo];
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Entropy => "entropy",
+            Self::Snooze => "snooze",
+            Self::Dvms => "dvms",
+            Self::DvmsRing => "dvms-ring",
+            Self::DvmsTwo => "dvms-two",
+        }
+    }
+}
+
+/// Runs the scheduler of this name.
+#[must_use]
+pub fn simulate(name: Name, setup: Setup<'_>) -> Ended {
+    let dvms = |next, minimum| Dvms::new(Rules { next, minimum });
+    match name {
+        Name::None => run(setup, Nobody),
+        Name::Entropy => run(setup, Entropy::default()),
+        Name::Snooze => run(setup, Snooze::default()),
+        Name::Dvms => run(setup, dvms(Next::Random, MINIMUM)),
+        Name::DvmsRing => run(setup, dvms(Next::Ring, MINIMUM)),
+        Name::DvmsTwo => run(setup, dvms(Next::Random, 2)),
+    }
+}

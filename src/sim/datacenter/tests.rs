@@ -1,0 +1,181 @@
+//! Properties of whole runs, and of the seam.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::catalogue::{Name, simulate};
+use super::report::RunReport;
+use super::run::{Ended, Setup, run as run_with};
+use super::scheduler::{Actor, Desk, Happening, Scheduler};
+use crate::engine::time::Instant;
+use crate::sim::workload::{Workload, vmplaces};
+
+fn run(workload: &Workload, scheduler: Name, seed: u64, loss: f64) -> Ended {
+    simulate(scheduler, Setup { workload, seed, loss, progress: &mut |_| {} })
+}
+
+fn report(pms: u32, scheduler: Name, seed: u64, loss: f64) -> RunReport {
+    let workload = vmplaces::workload(pms, 10, seed);
+    let ended = run(&workload, scheduler, seed, loss);
+    RunReport::new(&workload, scheduler.as_str(), seed, &ended)
+}
+
+fn mean(reports: &[RunReport], of: impl Fn(&RunReport) -> f64) -> f64 {
+    reports.iter().map(of).sum::<f64>() / reports.len() as f64
+}
+
+/// BENCHMARKS, B1: 5520 ± 873 s and 11082 ± 1975 s of violation over 20 seeds. Those are seeds 100 to 119, and
+/// ours are the same to the second.
+#[test]
+fn nobodys_violation_time_is_the_literatures() {
+    for (pms, published) in [(128, 5520.0), (256, 11082.0)] {
+        let reports: Vec<RunReport> =
+            (100..120).map(|seed| report(pms, Name::None, seed, 0.0)).collect();
+        let ours = mean(&reports, |report| report.violation_s);
+        assert_eq!(ours.round(), published, "{pms} nodes");
+    }
+}
+
+/// Shares of nobody's violation time, and DVMS's migrations and partitions (BENCHMARKS, B1). Ours may be better;
+/// the literature's table has a deviation of a sixth per run, hence the tenth here.
+#[test]
+fn no_baseline_is_weaker_than_published() {
+    let published = [(128, [0.39, 0.39, 0.20], 78.0), (256, [0.66, 0.43, 0.21], 152.0)];
+    for (pms, shares, migrations) in published {
+        let runs = |name| -> Vec<RunReport> {
+            (100..120).map(|seed| report(pms, name, seed, 0.0)).collect()
+        };
+        let violation = |runs: &[RunReport]| mean(runs, |report| report.violation_s);
+        let none = violation(&runs(Name::None));
+        for (name, share) in [Name::Entropy, Name::Snooze, Name::Dvms].into_iter().zip(shares) {
+            let ours = violation(&runs(name)) / none;
+            assert!(ours < 1.1 * share && ours > 0.6 * share, "{pms}: {name:?} {ours} {share}");
+        }
+        let dvms = runs(Name::Dvms);
+        let moved = mean(&dvms, |report| report.migrations as f64) / migrations;
+        assert!((0.8..1.2).contains(&moved), "{pms}: {moved}");
+        assert_eq!(mean(&dvms, |report| report.partition_mean).round(), 4.0);
+    }
+}
+
+#[test]
+fn no_vm_is_lost_and_no_memory_is_overcommitted() {
+    for scheduler in Name::ALL {
+        let mut workload = vmplaces::workload(40, 10, 1);
+        // Room for two more VMs per node only.
+        workload.node.memory_mib = 12 * 1024;
+        let ended = run(&workload, scheduler, 1, 0.05);
+        let fleet = &ended.fleet;
+        let mut hosted: Vec<u32> = Vec::new();
+        for node in 0..fleet.len() {
+            let here = fleet.node(node);
+            hosted.extend(&here.vms);
+            let load: u32 = here.vms.iter().map(|vm| fleet.vm(*vm).load).sum();
+            assert_eq!(here.load, load, "{scheduler:?}: node {node}");
+            assert!(here.memory_mib <= workload.node.memory_mib, "{scheduler:?}: node {node}");
+        }
+        hosted.sort_unstable();
+        assert_eq!(hosted, (0..400).collect::<Vec<u32>>(), "{scheduler:?}");
+        let idle = scheduler == Name::None;
+        assert!(idle || ended.measures.migrations > 0, "{scheduler:?} did nothing");
+    }
+}
+
+#[test]
+fn one_seed_is_one_report_to_the_byte() {
+    for scheduler in Name::ALL {
+        let bytes = || serde_json::to_vec(&report(32, scheduler, 5, 0.02)).expect("serialises");
+        assert_eq!(bytes(), bytes(), "{scheduler:?}");
+    }
+}
+
+#[test]
+fn dvms_resolves_what_nobody_does_not_even_when_messages_are_lost() {
+    let nobody = report(64, Name::None, 3, 0.0);
+    let whole = report(64, Name::Dvms, 3, 0.0);
+    let lossy = report(64, Name::Dvms, 3, 0.2);
+    assert!(lossy.lost > 0, "the fault fired");
+    assert!(whole.violation_s < 0.3 * nobody.violation_s, "{}", whole.violation_s);
+    assert!(lossy.violation_s < 0.6 * nobody.violation_s, "{}", lossy.violation_s);
+    assert!(whole.partition_mean >= 2.0 && whole.migrations > 0);
+}
+
+/// Node 0 moves its first VM to node 1 when node 1 has answered; notes all that is told, and when.
+#[derive(Debug, Default)]
+struct Scribe {
+    told: BTreeMap<(Actor, &'static str), Vec<Instant>>,
+}
+
+impl Scheduler for &mut Scribe {
+    type Message = &'static str;
+
+    fn services(&self, _: u32) -> u32 {
+        1
+    }
+
+    fn handle(
+        &mut self,
+        at: Actor,
+        happening: Happening<&'static str>,
+        desk: &mut Desk<'_, &'static str>,
+    ) {
+        let [first, second] = [0, 1].map(Actor::Node);
+        let what = match happening {
+            Happening::Started => "started",
+            Happening::LoadChanged { .. } => "load",
+            Happening::Timer(7) => "timer",
+            Happening::Timer(_) => "wrong timer",
+            Happening::Message { message, .. } => message,
+            Happening::MigrationEnded { .. } => "migrated",
+        };
+        self.told.entry((at, what)).or_default().push(desk.now());
+        match what {
+            "started" if at == first => desk.wake_at(Instant(500_000), 7),
+            "timer" => desk.send(second, 10, "question"),
+            "question" => desk.send(first, 10, "answer"),
+            "answer" => {
+                let vm = desk.here().vms().next().expect("it has VMs").vm;
+                desk.migrate(vm, 1).expect("there is room");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn each_actor_is_told_what_concerns_it_once_and_in_its_time() {
+    let workload = vmplaces::workload(3, 10, 1);
+    let mut scribe = Scribe::default();
+    let setup = Setup { workload: &workload, seed: 1, loss: 0.0, progress: &mut |_| {} };
+    let ended = run_with(setup, &mut scribe);
+    let told = |at, what| scribe.told.get(&(at, what)).map_or(&[][..], Vec::as_slice);
+    let [first, second, third] = [0, 1, 2].map(Actor::Node);
+    for actor in [first, second, third, Actor::Service(0)] {
+        assert_eq!(told(actor, "started"), [Instant::ZERO], "{actor:?}");
+    }
+    assert_eq!(told(first, "timer"), [Instant(500_000)]);
+    let round_trip = told(first, "answer")[0].since(Instant(500_000));
+    assert!((Duration::from_micros(200)..=Duration::from_millis(4)).contains(&round_trip));
+    // The source ordered it: still it is told once.
+    let arrived = told(first, "migrated");
+    assert_eq!((arrived.len(), told(third, "migrated").len()), (1, 0));
+    assert_eq!(told(second, "migrated"), arrived);
+    assert!(arrived[0].since(told(first, "answer")[0]) > Duration::from_secs(9));
+    let loads = [first, second, third].map(|node| told(node, "load").len()).iter().sum::<usize>();
+    assert_eq!(loads, workload.events.len());
+    assert_eq!((ended.measures.migrations, ended.measures.message_bytes), (1, 20));
+}
+
+#[test]
+#[should_panic(expected = "see their own nodes only")]
+fn who_does_not_say_that_it_polls_cannot() {
+    struct Curious;
+    impl Scheduler for Curious {
+        type Message = ();
+        fn handle(&mut self, _: Actor, _: Happening<()>, desk: &mut Desk<'_, ()>) {
+            let _ = desk.poll(1).load();
+        }
+    }
+    let workload = vmplaces::workload(2, 10, 1);
+    run_with(Setup { workload: &workload, seed: 1, loss: 0.0, progress: &mut |_| {} }, Curious);
+}
