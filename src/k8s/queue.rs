@@ -10,7 +10,7 @@ use rand::RngExt as _;
 use tokio::time::Instant;
 
 use super::happenings::{EventWork, Talk};
-use super::patience::{COALESCE, Due, patience};
+use super::patience::{COALESCE, Due, Patience};
 use super::request::pause;
 use crate::engine::effect::ClusterAction;
 use crate::engine::id::{NodeName, VeName, VeUid};
@@ -88,10 +88,6 @@ impl Ve {
             && !self.busy
     }
 
-    fn is_passing(&self) -> bool {
-        matches!(self.report, Some((_, Due::Passing(_))))
-    }
-
     fn due(&self, now: Instant, patience: Duration) -> Option<Instant> {
         let at_once = self.claim.is_some() || self.invalid.is_some() || self.release.is_some();
         let due = if at_once { now } else { self.report.as_ref()?.1.at(patience) };
@@ -128,6 +124,7 @@ pub(super) struct Queue {
     ves: BTreeMap<VeUid, Ve>,
     node: Node,
     talk: Talk,
+    patience: Patience<Instant>,
     /// Reports replaced by newer ones.
     pub(super) coalesced: u64,
 }
@@ -167,16 +164,13 @@ impl Queue {
         if let Some((_, earlier)) = &ve.report {
             self.coalesced += 1;
             due = earlier.joined_by(due);
+        } else if !report.settled {
+            self.patience.begins(now);
         }
         if report.settled {
             self.talk.settled(&report.uid, now);
         }
         ve.report = Some((report, due));
-    }
-
-    /// How long what passes is held back now.
-    fn patience(&self) -> Duration {
-        patience(self.ves.values().filter(|ve| ve.is_passing()).count())
     }
 
     /// A spec that cannot be carried out.
@@ -234,7 +228,7 @@ impl Queue {
 
     /// When there is something to do next.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
-        let patience = self.patience();
+        let patience = self.patience.length(now);
         let ves = self.ves.values().filter_map(|ve| ve.due(now, patience));
         let node = self.node.due.filter(|_| !self.node.busy);
         ves.chain(node).chain(self.talk.next_due(now, patience)).min()
@@ -244,7 +238,7 @@ impl Queue {
     /// over budget.
     pub(super) fn take_due(&mut self, now: Instant, room: usize, dropped: &mut u64) -> Vec<Work> {
         self.ves.retain(|_, ve| !ve.is_empty() || ve.not_before.is_some_and(|at| at > now));
-        let patience = self.patience();
+        let patience = self.patience.length(now);
         let mut works = Vec::new();
         if room > 0 && !self.node.busy && self.node.due.is_some_and(|due| due <= now) {
             self.node.due = None;
@@ -344,9 +338,15 @@ mod tests {
     use super::*;
     use crate::engine::report::{About, Condition, Happening, Phase};
 
-    /// What a single environment's passing state is held for.
+    /// What a passing state is held for after so many environments have come into one.
+    fn hold_of(environments: usize) -> Duration {
+        let (mut patience, now) = (Patience::default(), Instant::now());
+        (0..environments).for_each(|_| patience.begins(now));
+        patience.length(now)
+    }
+
     fn hold() -> Duration {
-        patience(1)
+        hold_of(1)
     }
 
     fn report(uid: &str, generation: i64, settled: bool) -> ClusterAction {
@@ -406,8 +406,8 @@ mod tests {
             queue.put(report(&format!("ve{ve}"), 1, false), now);
         }
         assert!(take(&mut queue, now + hold()).is_empty());
-        assert_eq!(queue.next_due(now), Some(now + patience(40)));
-        assert_eq!(take(&mut queue, now + patience(40)).len(), 8);
+        assert_eq!(queue.next_due(now), Some(now + hold_of(40)));
+        assert_eq!(take(&mut queue, now + hold_of(40)).len(), 8);
     }
 
     #[test]
