@@ -201,7 +201,8 @@ fn a_guest_says_hello_finds_its_disk_and_obeys_the_power_button() {
     };
     says("hello from tester");
     says("disk vda says: hello from the data disk; boot 1");
-    says("tester ticks at 5 s");
+    // A slow boot is past the first tick when it comes to it.
+    says("tester ticks at");
     node.virsh(&["shutdown", "guest"]).expect("it runs");
     says("tester powers off: power button");
 }
