@@ -76,7 +76,7 @@ pub enum Input<N, V> {
         /// Its load, percent of a core.
         load: f64,
     },
-    /// A VM that was to leave has left, or one that was to come has come, as [`Input::Here`] says.
+    /// A VM is no longer here.
     Left(V),
     /// The migration that was ordered does not take place.
     NotMoved(V),

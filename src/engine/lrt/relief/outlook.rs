@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::habit::Habit;
 
-/// How far ahead it pays to look, seconds: the discount falls to 1/e after so long. Longer, nodes move VMs for what a later
-/// look would see to; shorter, they act too late. It is flat around here.
+/// How far ahead it pays to look, seconds: the discount falls to 1/e after so long. It stands for what the model leaves
+/// out, that an overload to come will be seen to when it is nearer; longer, and a migration seems to save more than
+/// it does. No outlook is above it. From 30 to 60 s, with thresholds to match, results differ little (docs/benchmarks.md).
 pub const FORESIGHT_S: f64 = 40.0;
 
 /// Gauss–Laguerre's points (in units of the foresight) and weights: the integral of exp(-x)·f(x) from zero on.

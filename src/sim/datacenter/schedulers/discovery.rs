@@ -16,7 +16,8 @@ use crate::engine::lrt::relief::protocol::Part;
 use crate::engine::lrt::relief::{Effect, Input, Now, Relief, Rules};
 use crate::engine::time::Instant;
 
-/// Seconds of overload that a migration must save, unless the cluster says otherwise.
+/// Seconds of overload that a migration must save, unless the cluster says otherwise: a little less than a
+/// migration takes, and about twice the migrations of DVMS (the curve is in docs/benchmarks.md).
 pub const THRESHOLD_S: f64 = 6.0;
 /// Peers on each side of a node that it knows: 8 near ones.
 const NEAR: u32 = 4;
