@@ -40,7 +40,7 @@ fn two_processes_print_the_same_bytes() {
             "--loss",
             "0.05",
             "--schedulers",
-            "none,entropy,snooze,dvms,dvms-ring,dvms-two",
+            "none,entropy,snooze,dvms,dvms-ring,dvms-two,discovery",
             "--no-wall",
             "--format",
             "json",
@@ -89,7 +89,7 @@ fn a_trace_of_ones_own_is_run_and_a_bad_one_is_refused_by_line() {
     // Eight VMs of 90 on the first node: 720 is above its 700, and one move resolves it.
     let rows: String = (0..8).map(|vm| format!("0,vm-{vm},90\n")).collect();
     fs::write(&path, format!("time_s,vm,load\n{rows}")).expect("writable");
-    for scheduler in ["dvms", "entropy", "snooze"] {
+    for scheduler in ["dvms", "entropy", "snooze", "discovery"] {
         let more = ["--scheduler", scheduler, "--seeds", "1", "--format", "json"];
         let text = printed(&[&run[..], &more].concat());
         assert!(text.contains("\"migrations\":1,"), "{text}");

@@ -1,7 +1,7 @@
 //! One data centre run: makes the workload, runs it, takes the time, shows how far it is.
 
 use discovery::engine::time::Instant;
-use discovery::sim::datacenter::catalogue::{Name, simulate};
+use discovery::sim::datacenter::catalogue::{Knob, Name, simulate};
 use discovery::sim::datacenter::report::RunReport;
 use discovery::sim::datacenter::run::Setup;
 use discovery::sim::workload::{self, bursts, day_night, locality, trace, vmplaces};
@@ -39,7 +39,8 @@ impl DataCentre<'_> {
             loss: self.loss,
             progress: &mut progress,
         };
-        let ended = simulate(self.scheduler, setup);
+        let knob = Knob { threshold_s: self.shape.threshold };
+        let ended = simulate(self.scheduler, knob, setup);
         let mut report = RunReport::new(&workload, self.scheduler.as_str(), self.seed, &ended);
         report.wall_s = Some((watch.seconds() * 1e3).round() / 1e3);
         Ok(report)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use discovery::sim::datacenter::catalogue::Name;
+use discovery::sim::datacenter::schedulers::discovery::THRESHOLD_S;
 
 /// Under `--help`.
 pub const METRICS: &str = "\
@@ -55,7 +56,7 @@ pub struct Run {
     /// Physical nodes of the data centre.
     #[arg(long, env = "DISCOVERY_SIM_PMS", default_value_t = 128, value_parser = at_least_two)]
     pub pms: u32,
-    /// Who schedules the data centre: none, entropy, snooze, dvms, dvms-ring, dvms-two.
+    /// Who schedules the data centre: none, entropy, snooze, dvms, dvms-ring, dvms-two, discovery.
     #[arg(long, env = "DISCOVERY_SIM_SCHEDULER", default_value = "dvms", value_parser = scheduler)]
     pub scheduler: Name,
     #[command(flatten)]
@@ -78,9 +79,9 @@ pub struct Compare {
           value_parser = at_least_two)]
     pub pms: Vec<u32>,
     /// Who schedules, several names with commas between: none, entropy, snooze, dvms, dvms-ring (the next node is
-    /// the neighbour), dvms-two (partitions of two nodes will do).
+    /// the neighbour), dvms-two (partitions of two nodes will do), discovery (ours).
     #[arg(long, env = "DISCOVERY_SIM_SCHEDULERS", value_delimiter = ',',
-          default_value = "none,entropy,snooze,dvms", value_parser = scheduler)]
+          default_value = "none,entropy,snooze,dvms,discovery", value_parser = scheduler)]
     pub schedulers: Vec<Name>,
     /// Probability that a message is lost.
     #[arg(long, env = "DISCOVERY_SIM_LOSS", default_value_t = 0.0, value_parser = probability)]
@@ -98,6 +99,11 @@ pub struct Shape {
     #[arg(long, env = "DISCOVERY_SIM_VMS_PER_PM", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(1..=32))]
     pub vms_per_pm: u32,
+    /// How many seconds of overload a migration must save (discovery): lower, and there are more migrations and fewer
+    /// overloads. It looks 40 s ahead, so that from 40 on nothing moves.
+    #[arg(long, env = "DISCOVERY_SIM_THRESHOLD", value_name = "SECONDS", default_value_t = THRESHOLD_S,
+          value_parser = seconds)]
+    pub threshold: f64,
     /// The file of the workload `trace`: CSV, `time_s,vm,load`.
     #[arg(long, env = "DISCOVERY_SIM_TRACE", required_if_eq("workload", "trace"))]
     pub trace: Option<PathBuf>,
@@ -163,6 +169,11 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 fn probability(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| (0.0..1.0).contains(number));
     number.ok_or_else(|| format!("'{text}' is not from 0 to below 1"))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.0..=86_400.0).contains(number));
+    number.ok_or_else(|| format!("'{text}' is not a number of seconds from 0 to a day"))
 }
 
 fn at_least_two(text: &str) -> Result<u32, String> {

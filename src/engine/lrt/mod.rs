@@ -17,6 +17,7 @@ mod initiator;
 mod orders;
 mod partition;
 pub mod procedure;
+pub mod relief;
 pub mod solver;
 pub mod vmh;
 

@@ -2,6 +2,7 @@
 
 use super::run::{Ended, Setup, run};
 use super::schedulers::Nobody;
+use super::schedulers::discovery::{Discovery, THRESHOLD_S};
 use super::schedulers::dvms::{Dvms, MINIMUM, Next, Rules};
 use super::schedulers::entropy::Entropy;
 use super::schedulers::snooze::Snooze;
@@ -21,12 +22,21 @@ pub enum Name {
     DvmsRing,
     /// Partitions of two nodes at the least, not of four.
     DvmsTwo,
+    /// Ours.
+    Discovery,
 }
 
 impl Name {
     /// All of them, in the order of their tables.
-    pub const ALL: [Self; 6] =
-        [Self::None, Self::Entropy, Self::Snooze, Self::Dvms, Self::DvmsRing, Self::DvmsTwo];
+    pub const ALL: [Self; 7] = [
+        Self::None,
+        Self::Entropy,
+        Self::Snooze,
+        Self::Dvms,
+        Self::DvmsRing,
+        Self::DvmsTwo,
+        Self::Discovery,
+    ];
 
     /// As it is written.
     #[must_use]
@@ -38,13 +48,27 @@ impl Name {
             Self::Dvms => "dvms",
             Self::DvmsRing => "dvms-ring",
             Self::DvmsTwo => "dvms-two",
+            Self::Discovery => "discovery",
         }
+    }
+}
+
+/// What can be set for a cluster. (Of these schedulers, ours alone has something to set.)
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Knob {
+    /// Seconds of overload that a migration must save.
+    pub threshold_s: f64,
+}
+
+impl Default for Knob {
+    fn default() -> Self {
+        Self { threshold_s: THRESHOLD_S }
     }
 }
 
 /// Runs the scheduler of this name.
 #[must_use]
-pub fn simulate(name: Name, setup: Setup<'_>) -> Ended {
+pub fn simulate(name: Name, knob: Knob, setup: Setup<'_>) -> Ended {
     let dvms = |next, minimum| Dvms::new(Rules { next, minimum });
     match name {
         Name::None => run(setup, Nobody),
@@ -53,5 +77,6 @@ pub fn simulate(name: Name, setup: Setup<'_>) -> Ended {
         Name::Dvms => run(setup, dvms(Next::Random, MINIMUM)),
         Name::DvmsRing => run(setup, dvms(Next::Ring, MINIMUM)),
         Name::DvmsTwo => run(setup, dvms(Next::Random, 2)),
+        Name::Discovery => run(setup, Discovery::new(knob.threshold_s)),
     }
 }

@@ -1,4 +1,4 @@
-//! The baselines: small honest readings of the literature, to compare with in the same run.
+//! Ours, and the baselines: small honest readings of the literature, to compare with in the same run.
 //!
 //! | name | what it is |
 //! |---|---|
@@ -6,7 +6,9 @@
 //! | `entropy` | one central solver over everything, every 30 s |
 //! | `snooze` | the same over groups of 32 nodes |
 //! | `dvms`, `dvms-ring`, `dvms-two` | partitions that grow node by node |
+//! | `discovery` | ours: the engine's own decisions and protocol |
 
+pub mod discovery;
 pub mod dvms;
 pub mod entropy;
 pub mod partition;

@@ -1,0 +1,180 @@
+//! DISCOVERY: the engine's own decisions and protocol, [`relief`](crate::engine::lrt::relief), on each node.
+//!
+//! A thin adapter: happenings in, effects out. Nodes know 16 peers each (fewer where there are fewer), which the cell's DNT
+//! will give them: the nearest by index, which fill a site before the next, and far ones, so that no part of the
+//! data centre is cut off from the rest.
+
+use std::collections::BTreeSet;
+
+use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
+
+use super::super::scheduler::{Actor, Desk, Happening, Scheduler};
+use crate::engine::lrt::relief::protocol::Message;
+#[cfg(test)]
+use crate::engine::lrt::relief::protocol::Part;
+use crate::engine::lrt::relief::{Effect, Input, Now, Relief, Rules};
+use crate::engine::time::Instant;
+
+/// Seconds of overload that a migration must save, unless the cluster says otherwise: a little less than a
+/// migration takes, and about twice the migrations of DVMS (the curve is in docs/benchmarks.md).
+pub const THRESHOLD_S: f64 = 6.0;
+/// Peers on each side of a node that it knows: 8 near ones.
+const NEAR: u32 = 4;
+/// Rings through all nodes in random order; on each a node knows the one before it and the one after: 8 far ones.
+const FAR_RINGS: u32 = 4;
+
+/// All agents.
+#[derive(Debug)]
+pub struct Discovery {
+    threshold_s: f64,
+    agents: Vec<Agent>,
+    peers: Vec<BTreeSet<u32>>,
+}
+
+#[derive(Debug)]
+struct Agent {
+    relief: Relief<u32, u32>,
+    /// The earliest wake-up that has been asked for and has not come.
+    armed: Option<Instant>,
+}
+
+impl Discovery {
+    /// Agents that move a VM when that saves more than so many seconds of overload.
+    #[must_use]
+    pub fn new(threshold_s: f64) -> Self {
+        Self { threshold_s, agents: Vec::new(), peers: Vec::new() }
+    }
+
+    /// The move that each node takes part in, if it does: for tests.
+    #[cfg(test)]
+    pub(in crate::sim::datacenter) fn parts(&self) -> impl Iterator<Item = &Part<u32, u32>> {
+        self.agents.iter().filter_map(|agent| agent.relief.part())
+    }
+
+    fn start(&mut self, me: u32, desk: &mut Desk<'_, Message>) {
+        if self.peers.is_empty() {
+            let nodes = desk.nodes();
+            self.peers = peers(nodes, desk.rng());
+        }
+        let capacity = f64::from(desk.capacity());
+        let relief = Relief::new(Rules { capacity, threshold_s: self.threshold_s });
+        // Nodes start in their order.
+        self.agents.push(Agent { relief, armed: None });
+        let agent = &mut self.agents[me as usize];
+        let peers = self.peers[me as usize].iter().copied().collect();
+        agent.give(me, Input::Peers(peers), desk);
+        let vms: Vec<u32> = desk.here().vms().map(|vm| vm.vm).collect();
+        for vm in vms {
+            agent.arrived(me, vm, desk);
+        }
+    }
+}
+
+impl Scheduler for Discovery {
+    type Message = Message;
+
+    fn handle(&mut self, at: Actor, happening: Happening<Message>, desk: &mut Desk<'_, Message>) {
+        let Actor::Node(me) = at else { return };
+        if happening == Happening::Started {
+            return self.start(me, desk);
+        }
+        let agent = &mut self.agents[me as usize];
+        match happening {
+            Happening::Started => {}
+            Happening::LoadChanged { vm } => {
+                let load = desk.here().vms().find(|here| here.vm == vm).map(|here| here.load);
+                let Some(load) = load.map(f64::from) else { return };
+                agent.give(me, Input::Load { vm, load }, desk);
+            }
+            Happening::Timer(_) => {
+                if agent.armed.is_some_and(|armed| armed <= desk.now()) {
+                    agent.armed = None;
+                }
+                agent.give(me, Input::Wakeup, desk);
+            }
+            Happening::Message { from: Actor::Node(from), message } => {
+                agent.give(me, Input::Message(from, message), desk);
+            }
+            Happening::Message { .. } => {}
+            Happening::MigrationEnded { vm, from, to: _ } if from == me => {
+                agent.give(me, Input::Left(vm), desk);
+            }
+            Happening::MigrationEnded { vm, .. } => agent.arrived(me, vm, desk),
+        }
+    }
+}
+
+impl Agent {
+    fn arrived(&mut self, me: u32, vm: u32, desk: &mut Desk<'_, Message>) {
+        let Some(view) = desk.here().vms().find(|here| here.vm == vm) else { return };
+        let load = f64::from(view.load);
+        self.give(me, Input::Here { vm, memory_mib: view.memory_mib, load }, desk);
+    }
+
+    /// An input goes in, and what comes out is done.
+    fn give(&mut self, me: u32, input: Input<u32, u32>, desk: &mut Desk<'_, Message>) {
+        let (at, free_mib) = (desk.now(), desk.here().memory_free_mib());
+        for effect in self.relief.handle(input, Now { at, free_mib, rng: desk.rng() }) {
+            match effect {
+                Effect::Send(to, message) => desk.send(Actor::Node(to), message.bytes(), message),
+                Effect::Migrate(vm, to) => {
+                    if desk.migrate(vm, to).is_err() {
+                        self.give(me, Input::NotMoved(vm), desk);
+                    }
+                }
+                Effect::Ended(target, moved) => desk.partition_ended(&[me, target], moved),
+            }
+        }
+        if let Some(at) = self.relief.next_wakeup()
+            && self.armed.is_none_or(|armed| at < armed)
+        {
+            self.armed = Some(at);
+            desk.wake_at(at, 0);
+        }
+    }
+}
+
+/// Who knows whom: always each other.
+fn peers(nodes: u32, rng: &mut ChaCha8Rng) -> Vec<BTreeSet<u32>> {
+    let mut peers = vec![BTreeSet::new(); nodes as usize];
+    let mut meet = |a: u32, b: u32| {
+        if a != b {
+            peers[a as usize].insert(b);
+            peers[b as usize].insert(a);
+        }
+    };
+    for node in 0..nodes {
+        for step in 1..=NEAR {
+            meet(node, (node + step) % nodes);
+        }
+    }
+    let mut ring: Vec<u32> = (0..nodes).collect();
+    for _ in 0..FAR_RINGS {
+        for last in (1..ring.len()).rev() {
+            ring.swap(last, rng.random_range(0..=last));
+        }
+        for (index, node) in ring.iter().enumerate() {
+            meet(*node, ring[(index + 1) % ring.len()]);
+        }
+    }
+    peers
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn nodes_know_at_most_sixteen_peers_and_each_other() {
+        for nodes in [2, 3, 9, 40, 500] {
+            let peers = peers(nodes, &mut ChaCha8Rng::seed_from_u64(7));
+            for (node, known) in (0..nodes).zip(&peers) {
+                assert!((1..=16).contains(&known.len()) && !known.contains(&node), "{known:?}");
+                assert!(known.iter().all(|other| peers[*other as usize].contains(&node)));
+            }
+        }
+    }
+}
