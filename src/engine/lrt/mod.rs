@@ -6,6 +6,7 @@
 //!                           ──Order──> the goals of VMHs                          orders.rs
 //!   a procedure here: asks the nodes, finds the places          initiator.rs, procedure.rs, solver.rs
 //!   hypervisor ──domains──> VMH ──Observed──> the environment's handler     hypervisor.rs, vmh.rs
+//!   overloads: two nodes agree on a VM's move                     relief/ (in the simulator so far)
 //! ```
 //!
 //! Safety rests on two rules. Room is handed out only under the lock, so two procedures never hand out
