@@ -213,6 +213,12 @@ impl State {
             HypervisorCommand::Remove(_) => {
                 self.domains.remove(&id);
             }
+            HypervisorCommand::Expect { .. }
+            | HypervisorCommand::Migrate(_)
+            | HypervisorCommand::AbortMigration(_) => {
+                let message = "does not migrate".to_owned();
+                return Err(Failure { kind: FailureKind::Refused, message });
+            }
         }
         Ok(self.domains.get(&id).map(|domain| domain.seen.clone()))
     }

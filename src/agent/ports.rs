@@ -4,13 +4,16 @@
 //! A port is handed an [`InputSender`] when it is made and reports through it; the driver calls the
 //! trait's methods, which return at once unless they are `async`.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::engine::effect::{ClusterAction, HypervisorCommand};
-use crate::engine::id::NodeName;
+use crate::engine::id::{NodeName, VmId};
 use crate::engine::input::Input;
 use crate::engine::wire::Message;
 
@@ -78,6 +81,55 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Starts a command and returns at once. Its end is reported with the same request number, exactly
     /// once, also when the hypervisor is away.
     fn submit(&self, request: u64, command: HypervisorCommand);
+}
+
+/// What one end of a migration wants to reach at the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Channel {
+    /// The hypervisor's control socket.
+    Control,
+    /// Where the guest's memory goes.
+    Memory,
+    /// Where its disks' contents go.
+    Disks,
+}
+
+/// Which migration: nothing else passes. Both ends have it from the handler of the VM's environment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Pass {
+    /// The VM.
+    pub vm: VmId,
+    /// The placement that it moves to.
+    pub epoch: u64,
+}
+
+/// Held while a tunnel stands; dropping it closes the tunnel and every connection through it.
+pub type TunnelGuard = Box<dyn Send + Sync>;
+
+/// Carries byte streams between a unix socket of this node and one of a peer, under the overlay's mutual TLS. The bytes
+/// are the hypervisors' own: no hypervisor listens on the network. Called by threads that may block.
+pub trait Tunnels: Send + Sync + 'static {
+    /// Listens on `socket` here; what connects to it reaches the peer's socket for this channel, if the peer has admitted
+    /// this node for this pass. The socket's directory exists; an old socket there is replaced.
+    ///
+    /// # Errors
+    /// The peer is unknown, or the socket cannot be made.
+    fn forward(
+        &self,
+        to: &NodeName,
+        pass: &Pass,
+        channel: Channel,
+        socket: &Path,
+    ) -> io::Result<TunnelGuard>;
+
+    /// Lets this one peer reach these sockets of this node for this pass, until the guard is dropped. A socket may
+    /// come to be later: a connection waits for it for a moment.
+    fn admit(
+        &self,
+        from: &NodeName,
+        pass: &Pass,
+        sockets: BTreeMap<Channel, PathBuf>,
+    ) -> TunnelGuard;
 }
 
 /// What an agent proves itself with, as published in its `PhysicalNode`.

@@ -58,6 +58,35 @@ pub enum HypervisorCommand {
     },
     /// End it, undefine it, delete its disks.
     Remove(VmId),
+    /// Make ready for a VM that is to arrive by live migration: fetch its images, make its disks, and let `from` reach this
+    /// node's hypervisor for it. Nothing is started; a domain that has arrived already is left alone. The next other
+    /// command for this VM withdraws the leave.
+    Expect {
+        /// What will arrive.
+        definition: Box<VmDefinition>,
+        /// Where it comes from.
+        from: NodeName,
+    },
+    /// Move a running domain to a peer that expects it, live, with its disks' contents. Succeeds when it runs there and
+    /// no longer here (its disks stay here, until it is removed); after a failure it is here as it was. A domain that is
+    /// not running here is a failure of the kind [`super::host::FailureKind::NotHere`].
+    Migrate(Box<Migration>),
+    /// Give up the migration of this VM that is under way, if one is: it then ends with a failure. Overtakes all other commands
+    /// and has no end of its own.
+    AbortMigration(VmId),
+}
+
+/// A live migration, for the hypervisor of the node that the VM leaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Migration {
+    /// What will run there: the same VM in its next placement.
+    pub definition: VmDefinition,
+    /// Where to.
+    pub to: NodeName,
+    /// Most bytes a second that it may use of the network; `None` leaves it to the network.
+    pub bandwidth: Option<u64>,
+    /// It is given up when it has not ended by then.
+    pub limit: Duration,
 }
 
 impl HypervisorCommand {
@@ -66,7 +95,12 @@ impl HypervisorCommand {
     pub fn vm(&self) -> &VmId {
         match self {
             Self::Run(definition) => &definition.id,
-            Self::Resume(id) | Self::Stop { id, .. } | Self::Remove(id) => id,
+            Self::Resume(id)
+            | Self::Stop { id, .. }
+            | Self::Remove(id)
+            | Self::AbortMigration(id) => id,
+            Self::Expect { definition, .. } => &definition.id,
+            Self::Migrate(migration) => &migration.definition.id,
         }
     }
 }

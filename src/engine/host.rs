@@ -74,6 +74,31 @@ pub struct DomainSeen {
     pub edited: Option<String>,
 }
 
+/// What a VM used of its host, on average since it was last looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmLoad {
+    /// Which VM.
+    pub id: VmId,
+    /// Processor time that it used *and waited for*, thousandths of a processor: on a crowded host what is used says
+    /// nothing of what is wanted.
+    pub cpu_milli: u64,
+    /// Memory that it occupies, bytes.
+    pub memory: u64,
+    /// Memory that it writes to, bytes a second, where that is known.
+    pub dirty: Option<u64>,
+}
+
+/// How a live migration went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationFigures {
+    /// From its beginning to its end, milliseconds.
+    pub took_ms: u64,
+    /// How long the guest stood still, milliseconds, as the hypervisor says.
+    pub downtime_ms: u64,
+    /// Bytes of memory and disks that were sent.
+    pub sent: u64,
+}
+
 /// What kind of thing went wrong on the hypervisor's side. Retryable or not is in the type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FailureKind {
@@ -91,6 +116,12 @@ pub enum FailureKind {
     TimedOut,
     /// The hypervisor refused; tried again, slowly.
     Refused,
+    /// A migration is asked for of a domain that does not run here.
+    NotHere,
+    /// The VM has something that cannot move (a device of this host). Only a changed domain helps.
+    Unmovable,
+    /// A migration was given up as asked.
+    Aborted,
 }
 
 /// A failed hypervisor command.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::host::{DomainSeen, Failure, HostInfo};
+use super::host::{DomainSeen, Failure, HostInfo, MigrationFigures, VmLoad};
 use super::id::{NodeName, VeName, VeUid, VmId};
 use super::spec::VeSpec;
 use super::wire::Message;
@@ -107,6 +107,15 @@ pub enum HypervisorInput {
         id: VmId,
         /// What it does.
         message: String,
+    },
+    /// What VMs have used since the last time, once a second or so.
+    Loads(Vec<VmLoad>),
+    /// A VM has left by live migration: told before the command's end.
+    Migrated {
+        /// Which VM.
+        id: VmId,
+        /// How it went.
+        figures: MigrationFigures,
     },
     /// A command has ended.
     Done {

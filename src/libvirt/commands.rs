@@ -119,6 +119,12 @@ impl Job<'_> {
             HypervisorCommand::Resume(_) => self.resume(),
             HypervisorCommand::Stop { grace, .. } => self.stop(grace),
             HypervisorCommand::Remove(_) => self.remove(),
+            HypervisorCommand::Expect { .. }
+            | HypervisorCommand::Migrate(_)
+            | HypervisorCommand::AbortMigration(_) => {
+                let message = "does not migrate".to_owned();
+                Err(Failure { kind: FailureKind::Refused, message })
+            }
         }
     }
 

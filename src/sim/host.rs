@@ -101,6 +101,11 @@ impl Host {
                 self.disks.remove(id);
                 Ok(None)
             }
+            HypervisorCommand::Expect { .. }
+            | HypervisorCommand::Migrate(_)
+            | HypervisorCommand::AbortMigration(_) => {
+                Err(Failure { kind: FailureKind::Refused, message: "does not migrate".into() })
+            }
         }
     }
 

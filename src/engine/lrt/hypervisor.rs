@@ -32,6 +32,7 @@ impl Lrt {
                     self.dirty.insert(id.ve);
                 }
             }
+            HypervisorInput::Loads(_) | HypervisorInput::Migrated { .. } => {}
             HypervisorInput::Done { request, id, result } => self.done(request, &id, result, ctx),
         }
     }
