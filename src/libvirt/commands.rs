@@ -114,6 +114,7 @@ fn fresh(core: &Core, door: &mut Reports, id: &VmId) -> Result<Option<DomainSeen
     }
     Ok(match door.complete(&core.inbox, look) {
         Look::Ours(sighting) => Some(sighting.seen),
+        Look::Arriving => None,
         Look::Absent | Look::Foreign(_) => {
             door.forget(&core.inbox, &uuid_of(id).to_string());
             None
@@ -152,7 +153,7 @@ impl Job<'_> {
     /// When a domain that is not ours has its uuid.
     pub fn look(&self) -> Result<Option<Box<Sighting>>, Failure> {
         match self.core.look_at(&self.session, self.id)? {
-            Look::Absent => Ok(None),
+            Look::Absent | Look::Arriving => Ok(None),
             Look::Ours(sighting) => Ok(Some(sighting)),
             Look::Foreign(name) => {
                 let message = format!(

@@ -6,16 +6,22 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::time::{Duration, Instant};
 
 use super::commands::{Job, undefine};
 use super::disks;
 use super::images::io_failure;
 use super::moving::{Expected, Sockets, control_socket};
-use super::sighting::Sighting;
+use super::sighting::{Look, Sighting};
 use crate::agent::ports::{Channel, Pass};
 use crate::engine::host::{DomainState, Failure, FailureKind};
 use crate::engine::id::NodeName;
 use crate::engine::spec::VmDefinition;
+
+/// libvirt ends a domain that arrives when its source's connection breaks, within a second or two.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 impl Job<'_> {
     /// Images, disks, sockets, and leave for the source.
@@ -33,6 +39,7 @@ impl Job<'_> {
             return Ok(());
         }
         moves.withdraw(self.id);
+        self.end_arrival()?;
         // Whatever is here is of an earlier placement, or of a migration that failed.
         disks::make_dir(&self.files)?;
         self.mark(pass.epoch)?;
@@ -50,7 +57,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Whether this very placement has arrived, or is arriving. What does not run is no hindrance; what does is.
+    /// Whether this very placement has arrived. What does not run is no hindrance; what does is.
     fn is_here(&self, sighting: &Sighting, pass: &Pass) -> Result<bool, Failure> {
         let seen = &sighting.seen;
         if matches!(seen.state, DomainState::Stopped(_)) {
@@ -58,12 +65,6 @@ impl Job<'_> {
         }
         if seen.epoch == pass.epoch {
             return Ok(true);
-        }
-        if sighting.arriving {
-            // An older migration that nobody waits for any more. It has never run here.
-            self.begin();
-            self.destroy()?;
-            return Ok(false);
         }
         let message = format!("placement {} of this VM runs here: it is not touched", seen.epoch);
         Err(Failure { kind: FailureKind::Refused, message })
@@ -79,17 +80,25 @@ impl Job<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(io_failure(&marker, &error)),
         };
-        match self.look()? {
-            Some(found) if !found.arriving && Some(found.seen.epoch) == epoch => {}
-            found => {
-                if found.is_some_and(|found| found.arriving) {
-                    self.begin();
-                    self.destroy()?;
-                }
-                disks::discard(&self.files)?;
-            }
+        self.end_arrival()?;
+        let arrived = self.look()?.is_some_and(|found| Some(found.seen.epoch) == epoch);
+        if !arrived {
+            disks::discard(&self.files)?;
         }
         fs::remove_file(&marker).map_err(|error| io_failure(&marker, &error))
+    }
+
+    /// Waits until a domain that arrives is gone: its source's way here has been cut. It has never run here.
+    fn end_arrival(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + GONE_WITHIN;
+        while matches!(self.core.look_at(&self.session, self.id)?, Look::Arriving) {
+            self.begin();
+            if Instant::now() >= deadline {
+                return self.destroy();
+            }
+            self.core.inbox.wait_for_any(LOOK_EVERY);
+        }
+        Ok(())
     }
 
     fn mark(&self, epoch: u64) -> Result<(), Failure> {

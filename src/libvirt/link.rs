@@ -208,6 +208,7 @@ fn domain_changed(core: &Core, session: &Arc<Session>, uuid: &str) -> Result<(),
                 core.report(HypervisorInput::DomainGone(id));
             }
         }
+        Look::Arriving => {}
         // One of ours that lost its metadata is no longer ours.
         Look::Foreign(name) => {
             if let Some(id) = door.forget(&core.inbox, uuid) {

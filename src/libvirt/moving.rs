@@ -125,12 +125,11 @@ impl Moves {
         drop(old);
     }
 
-    /// Whether a domain is not to be told: it has not arrived yet. libvirt keeps its definition a moment before that.
+    /// Whether a domain is not to be told: it has not arrived yet, though libvirt keeps its definition already.
     pub fn hides(&self, sighting: &Sighting) -> bool {
         let seen = &sighting.seen;
         let expected = |expected: &Expected| expected.pass.epoch == seen.epoch;
-        sighting.arriving
-            || sighting.incoming && self.state().expected.get(&seen.id).is_some_and(expected)
+        sighting.migrating && self.state().expected.get(&seen.id).is_some_and(expected)
     }
 
     /// A migration is asked for: it can be aborted from here on.

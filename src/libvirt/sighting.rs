@@ -14,6 +14,9 @@ use crate::engine::host::{DomainSeen, DomainState, StopCause};
 pub enum Look {
     /// No such domain.
     Absent,
+    /// A domain that comes in by a migration that has not ended. It has never run here, and its definition is not here
+    /// yet; whose it is cannot be asked, because that would wait for the migration.
+    Arriving,
     /// A domain without our metadata: not ours to touch. Its name.
     Foreign(String),
     /// One of ours.
@@ -28,9 +31,7 @@ pub struct Sighting {
     /// What the guest has right now; `None` when it does not run.
     pub live: Option<Projection>,
     /// It is paused for a migration, in or out.
-    pub incoming: bool,
-    /// It comes in by a migration that has not ended: it has never run here, and its definition is not here yet.
-    pub arriving: bool,
+    pub migrating: bool,
 }
 
 /// Looks. Several calls to libvirt: run it within a limit.
@@ -39,7 +40,7 @@ pub struct Sighting {
 /// As libvirt says; `NoDomain` when it went meanwhile.
 pub fn look(domain: &Domain) -> Result<Look, Error> {
     let (state, reason) = domain.get_state()?;
-    let incoming = state == sys::VIR_DOMAIN_PAUSED
+    let migrating = state == sys::VIR_DOMAIN_PAUSED
         && matches!(
             u32::try_from(reason).unwrap_or(u32::MAX),
             sys::VIR_DOMAIN_PAUSED_MIGRATION | sys::VIR_DOMAIN_PAUSED_STARTING_UP
@@ -47,6 +48,9 @@ pub fn look(domain: &Domain) -> Result<Look, Error> {
     let state = domain_state(state, reason);
     let runs = !matches!(state, DomainState::Stopped(_));
     let defined = domain.is_persistent()?;
+    if migrating && !defined {
+        return Ok(Look::Arriving);
+    }
     let read = |flags| -> Result<_, Error> { Ok(xml::parse(&domain.get_xml_desc(flags)?).ok()) };
     let inactive = read(sys::VIR_DOMAIN_XML_INACTIVE)?;
     let live = if runs { read(0)? } else { None };
@@ -76,7 +80,7 @@ pub fn look(domain: &Domain) -> Result<Look, Error> {
         state,
         edited,
     };
-    Ok(Look::Ours(Box::new(Sighting { seen, live, incoming, arriving: incoming && !defined })))
+    Ok(Look::Ours(Box::new(Sighting { seen, live, migrating })))
 }
 
 /// libvirt's state and its reason, in the engine's words.

@@ -35,9 +35,6 @@ fn libvirt_conforms() {
     if std::env::var_os(SECOND).is_none() {
         return beside_a_private_pair("libvirt_conforms");
     }
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .init();
     let mut pair = Pair::of_libvirts();
     suite::run(&mut pair);
     real::run(&mut pair);

@@ -106,6 +106,10 @@ impl Pair {
     pub fn there(&self, path: &Path) -> PathBuf {
         self.second.join(path.strip_prefix("/").expect("absolute"))
     }
+
+    pub fn overlays(&self) -> &[Arc<Overlay>] {
+        &self.overlays
+    }
 }
 
 /// Where a VM's files are, on whichever node.
@@ -171,7 +175,7 @@ impl Node {
         };
         let mut config = LibvirtConfig::new(uri, STATE);
         config.file_roots = vec![IMPORT.into()];
-        config.call_timeout = std::time::Duration::from_secs(10);
+
         config.restart_grace = std::time::Duration::from_secs(1);
         std::fs::create_dir_all(IMPORT).expect("a directory for images");
         let libvirt = Libvirt::start(config, sender, Some(overlay.clone())).expect("starts");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use discovery::agent::snapshot::CounterSource;
 use discovery::engine::effect::{HypervisorCommand, Migration};
 use discovery::engine::host::{DomainState, FailureKind};
 use discovery::engine::spec::{Boot, DiskSpec, ImageSource, VmDefinition};
@@ -65,6 +66,7 @@ const COUNTS: &[u8] = &[
 ];
 
 pub fn run(pair: &mut Pair) {
+    a_tunnel_that_breaks_leaves_the_vm_at_its_source(pair);
     the_guest_goes_on_with_its_disks(pair);
     a_target_that_dies_leaves_the_vm_at_its_source(pair);
     a_migration_that_takes_too_long_is_given_up(pair);
@@ -220,6 +222,20 @@ fn a_target_that_dies_leaves_the_vm_at_its_source(pair: &mut Pair) {
         use discovery::engine::input::HypervisorInput::Available;
         matches!(input, Available(true)).then_some(())
     });
+    stays_and_can_move(pair, &vm, &instance);
+}
+
+fn a_tunnel_that_breaks_leaves_the_vm_at_its_source(pair: &mut Pair) {
+    let vm = counting(pair, "untunnelled");
+    pair.run_with_much_to_move(&vm);
+    let instance = pair.a.hands.instance(&vm);
+    let request = begins_slowly(pair, &vm);
+    let carried = pair.overlays()[0].counters().counters()["net_tunnel_bytes_sent"];
+    assert!(carried > 0, "it goes through tunnels");
+    // The next other command withdraws the leave.
+    pair.b.remove(&vm);
+    let failure = pair.a.done(request).expect_err("its way is gone");
+    println!("a broken tunnel: {:?}: {failure}", failure.kind);
     stays_and_can_move(pair, &vm, &instance);
 }
 
