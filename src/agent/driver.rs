@@ -72,6 +72,8 @@ pub struct DriverConfig {
     pub node: NodeName,
     /// Feeds the engine's generator: chosen anew at each start.
     pub seed: u64,
+    /// Seconds of overload that a migration must save; without, overloads are left alone.
+    pub threshold_s: Option<f64>,
     /// Version and commit, for people.
     pub version: String,
 }
@@ -116,7 +118,8 @@ impl Driver {
         mailboxes: Mailboxes,
         board: Board,
     ) -> Self {
-        let made = Config { node: config.node.clone(), seed: config.seed };
+        let (node, seed, threshold_s) = (config.node.clone(), config.seed, config.threshold_s);
+        let made = Config { node, seed, threshold_s };
         let (engine, first) = Engine::recover(made, recovered.kept, clock::now());
         let peers = recovered.peers.into_iter().filter(|peer| peer.node != config.node);
         let pinned = peers.map(|peer| (peer.node.clone(), peer)).collect();

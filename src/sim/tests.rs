@@ -18,7 +18,7 @@ use crate::engine::spec::{
 const GIB: u64 = 1 << 30;
 const SOON: Duration = Duration::from_secs(30);
 
-fn world(nodes: usize, seed: u64) -> World {
+pub(super) fn world(nodes: usize, seed: u64) -> World {
     let capacity = Resources { cpu_milli: 8_000, memory: 8 * GIB };
     let mut world =
         World::new(&Setup { seed, nodes, capacity, zones: 0, network: Quality::default() });
@@ -26,7 +26,7 @@ fn world(nodes: usize, seed: u64) -> World {
     world
 }
 
-fn spec(replicas: u32, gib: u64) -> VeSpec {
+pub(super) fn spec(replicas: u32, gib: u64) -> VeSpec {
     let member = MemberSpec {
         name: MemberName::from("web"),
         replicas,
@@ -39,13 +39,13 @@ fn spec(replicas: u32, gib: u64) -> VeSpec {
     VeSpec { state: VeState::Running, members: vec![member], placement: Vec::new() }
 }
 
-fn apply(world: &mut World, name: &str, spec: VeSpec) -> VeUid {
+pub(super) fn apply(world: &mut World, name: &str, spec: VeSpec) -> VeUid {
     let uid = VeUid::from(name);
     world.apply(&uid, &VeName::new("default", name), spec);
     uid
 }
 
-fn is_ready(world: &World, uid: &VeUid) -> bool {
+pub(super) fn is_ready(world: &World, uid: &VeUid) -> bool {
     world.api.get(uid).is_some_and(|object| {
         object.status.as_ref().is_some_and(|status| {
             status.ready.holds && status.observed_generation == object.declared.generation
@@ -74,7 +74,7 @@ proptest! {
         loss in 0..20_u32,
     ) {
         let (loss, repeat) = (f64::from(loss) / 100.0, 0.05);
-        let report = scenario::run(&Scenario { seed, nodes, ves, faults, loss, repeat });
+        let report = scenario::run(&Scenario { seed, nodes, ves, faults, loss, repeat, drains: false });
         prop_assert_eq!(&report.broken, &Vec::<String>::new());
         prop_assert_eq!(&report.astray, &Vec::<String>::new());
     }
@@ -86,7 +86,8 @@ proptest! {
 /// the size of a definition that came while it was started.
 #[test]
 fn seeds_that_once_broke_stay_whole() {
-    let five = Scenario { seed: 0, nodes: 5, ves: 8, faults: 12, loss: 0.02, repeat: 0.02 };
+    let five =
+        Scenario { seed: 0, nodes: 5, ves: 8, faults: 12, loss: 0.02, repeat: 0.02, drains: false };
     let three = Scenario { nodes: 3, loss: 0.2, repeat: 0.2, ..five };
     let seven = Scenario { nodes: 7, ves: 20, faults: 40, loss: 0.1, ..five };
     let runs = [(five, 1206), (three, 1027), (three, 1038)];
@@ -100,7 +101,8 @@ fn seeds_that_once_broke_stay_whole() {
 
 #[test]
 fn one_seed_is_one_report() {
-    let scenario = Scenario { seed: 3, nodes: 5, ves: 6, faults: 10, loss: 0.1, repeat: 0.1 };
+    let scenario =
+        Scenario { seed: 3, nodes: 5, ves: 6, faults: 10, loss: 0.1, repeat: 0.1, drains: true };
     assert_eq!(scenario::run(&scenario), scenario::run(&scenario));
 }
 

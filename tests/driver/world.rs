@@ -89,8 +89,12 @@ impl World {
         let peers = self.network.join(&identity, inputs.clone(), strangers);
         let cluster = self.api.agent(identity, inputs.clone(), news);
         hardware.attach(inputs);
-        let config =
-            DriverConfig { node: node(number), seed: number.into(), version: "test".to_owned() };
+        let config = DriverConfig {
+            node: node(number),
+            seed: number.into(),
+            threshold_s: Some(6.0),
+            version: "test".to_owned(),
+        };
         let ports = Ports {
             hypervisor: hardware.fake.clone(),
             peers: Arc::new(peers),

@@ -47,6 +47,9 @@ pub struct Run {
     /// Faults: killed agents, lost power, cuts, an API server that goes, crashed guests, changes (arrivals).
     #[arg(long, env = "DISCOVERY_SIM_FAULTS", default_value_t = 12)]
     pub faults: usize,
+    /// Nodes are drained too: put into maintenance, so that VMs leave them by live migrations, some of which fail (arrivals).
+    #[arg(long)]
+    pub drains: bool,
     /// Probability that a message is lost; 0.02 for arrivals and 0 for data centres unless given.
     #[arg(long, env = "DISCOVERY_SIM_LOSS", value_parser = probability)]
     pub loss: Option<f64>,

@@ -94,6 +94,19 @@ pub struct Agent {
     /// Directories that `file://` images may come from, separated by colons. Without any, none may.
     #[arg(long, env = "DISCOVERY_IMAGE_DIRS", value_delimiter = ':')]
     pub image_dirs: Vec<PathBuf>,
+    /// How many seconds of overload a live migration must save, by what the agents have learnt of the VMs' loads, for a VM
+    /// to be moved. Less: more migrations and less overload.
+    #[arg(
+        long,
+        env = "DISCOVERY_MIGRATION_MUST_SAVE",
+        default_value = "6",
+        value_parser = seconds,
+        value_name = "SECONDS"
+    )]
+    pub migration_must_save: Duration,
+    /// Move no VM because its node is overloaded. Nodes in maintenance are emptied all the same.
+    #[arg(long, env = "DISCOVERY_LEAVE_OVERLOADS")]
+    pub leave_overloads: bool,
     /// Path of a kubeconfig. Without it: KUBECONFIG, ~/.kube/config, or the pod's service account.
     #[arg(long, env = "DISCOVERY_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,

@@ -20,6 +20,7 @@ use super::NodeOffer;
 use super::solver::{self, Assignment, Problem};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
+use crate::engine::record::MoveReason;
 use crate::engine::spec::VmDefinition;
 use crate::engine::time::Instant;
 use crate::engine::wire::{Message, Reservation};
@@ -46,6 +47,24 @@ pub struct Request {
     pub order: u64,
     /// What to place.
     pub problem: Problem,
+    /// What for.
+    pub aim: Aim,
+}
+
+/// What a procedure finds places for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// VMs that run nowhere.
+    Place,
+    /// One VM that runs, and is to run elsewhere.
+    Move {
+        /// Where it is.
+        from: NodeName,
+        /// The one node that it may go to; any, if there is none.
+        only: Option<NodeName>,
+        /// Why.
+        why: MoveReason,
+    },
 }
 
 /// How a procedure ended.
@@ -98,6 +117,10 @@ impl Procedure {
             nearest.into_iter().partition(|node| pinned.contains(node));
         candidates.extend(first);
         candidates.extend(rest);
+        if let Aim::Move { from, only, .. } = &request.aim {
+            let may = |node: &NodeName| only.as_ref().is_none_or(|only| only == node);
+            candidates.retain(|node| node != from && may(node));
+        }
         candidates.reverse();
         let end_at = ctx.now + END_WITHIN;
         let mut procedure = Self {
@@ -111,7 +134,12 @@ impl Procedure {
             stage: Stage::Growing { asked: None, again_at: None },
             end_at,
         };
-        procedure.ask_next(ctx);
+        if procedure.candidates.is_empty() {
+            // There is nobody but the node that the VM is to leave: told at the next wake-up, as any end is.
+            procedure.stage = Stage::Growing { asked: None, again_at: Some(ctx.now) };
+        } else {
+            procedure.ask_next(ctx);
+        }
         procedure
     }
 
@@ -235,7 +263,8 @@ impl Procedure {
         let vms = self.request.problem.vms.iter().filter(here).cloned().collect();
         let handler = ctx.node.clone();
         let (procedure, order) = (self.id.clone(), self.request.order);
-        ctx.send(node, Message::Prepare { procedure, handler, order, vms });
+        let arriving = matches!(self.request.aim, Aim::Move { .. });
+        ctx.send(node, Message::Prepare { procedure, handler, order, vms, arriving });
     }
 
     /// An answer to a prepare.
