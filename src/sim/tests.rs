@@ -150,7 +150,10 @@ fn a_spread_over_too_few_nodes_waits_whole() {
     let uid = apply(&mut world, "ve", wide);
     assert!(world.run_while_not(SOON, |world| reason(world, &uid) == "CannotBePlaced"));
     assert_eq!(running(&world, &uid), 0);
-    let told = world.happened.iter().any(|(_, _, h)| h.message.contains("spread needs 3"));
+    let told = world
+        .happened
+        .iter()
+        .any(|(_, _, h)| h.message.contains("spread (all, node) needs 3 nodes"));
     assert!(told, "the event names the constraint: {:?}", world.happened);
 }
 

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::NodeOffer;
-use super::solver::{self, Assignment, Problem};
+use super::solver::{self, Assignment, Goal, Problem};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
 use crate::engine::spec::VmDefinition;
@@ -185,7 +185,7 @@ impl Procedure {
         match answer {
             Reservation::Granted(offer) if offer.node == *from => {
                 self.offers.push(*offer);
-                match solver::solve(&self.request.problem, &self.offers) {
+                match solver::solve(&self.request.problem, &self.offers, Goal::Stay) {
                     Some(assignment) => {
                         self.prepare(assignment, ctx);
                         return None;
