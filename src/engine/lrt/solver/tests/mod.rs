@@ -1,5 +1,6 @@
 //! The solver against a brute-force oracle, and its words.
 
+mod oracle;
 mod words;
 
 use std::collections::BTreeMap;
@@ -52,7 +53,8 @@ fn holds(problem: &Problem, offers: &[NodeOffer], assignment: &Assignment) -> bo
     let offer_of = |node: &NodeName| offers.iter().find(|offer| offer.node == *node);
     let fits = offers.iter().all(|offer| {
         let here = problem.vms.iter().filter(|vm| assignment.get(&vm.id) == Some(&offer.node));
-        here.map(|vm| vm.memory).sum::<u64>() <= offer.free.memory
+        let sizes = here.map(|vm| Resources::of(vm.cpus, vm.memory));
+        offer.free.holds(&sizes.fold(Resources::default(), |sum, size| sum.plus(&size)))
     });
     fits && problem.constraints.iter().all(|constraint| {
         let bound: Vec<_> = problem
@@ -87,7 +89,7 @@ fn holds(problem: &Problem, offers: &[NodeOffer], assignment: &Assignment) -> bo
 }
 
 /// Tries every assignment.
-fn oracle(problem: &Problem, offers: &[NodeOffer]) -> bool {
+fn feasible(problem: &Problem, offers: &[NodeOffer]) -> bool {
     let (nodes, vms) = (offers.len(), problem.vms.len());
     (0..nodes.pow(vms as u32)).any(|mut code| {
         let mut assignment = Assignment::new();
@@ -151,7 +153,7 @@ proptest! {
                 prop_assert!(holds(&problem, &offers, &assignment), "{:?}", assignment);
             }
             None => {
-                prop_assert!(!oracle(&problem, &offers), "the oracle found one");
+                prop_assert!(!feasible(&problem, &offers), "the oracle found one");
                 prop_assert!(!explain(&problem, &offers, &BTreeMap::new()).is_empty());
             }
         }
