@@ -25,6 +25,7 @@ use super::snapshot::Board;
 use crate::engine::effect::{Action, ClusterAction, Effects};
 use crate::engine::id::NodeName;
 use crate::engine::input::Input;
+use crate::engine::lrt::solver::Goal;
 use crate::engine::report::{About, Happening};
 use crate::engine::time::Instant;
 use crate::engine::{Config, Engine};
@@ -74,6 +75,8 @@ pub struct DriverConfig {
     pub seed: u64,
     /// Version and commit, for people.
     pub version: String,
+    /// What this cluster wants of its placements.
+    pub goal: Goal,
 }
 
 /// One agent's driver. Dropping it, at any point, loses nothing that was promised.
@@ -116,7 +119,7 @@ impl Driver {
         mailboxes: Mailboxes,
         board: Board,
     ) -> Self {
-        let made = Config { node: config.node.clone(), seed: config.seed };
+        let made = Config { node: config.node.clone(), seed: config.seed, goal: config.goal };
         let (engine, first) = Engine::recover(made, recovered.kept, clock::now());
         let peers = recovered.peers.into_iter().filter(|peer| peer.node != config.node);
         let pinned = peers.map(|peer| (peer.node.clone(), peer)).collect();

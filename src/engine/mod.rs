@@ -41,6 +41,7 @@ use id::{NodeName, VeUid};
 use input::{ClusterInput, Input, VeDeclared};
 use lrt::Lrt;
 use lrt::procedure::{Ended, Request};
+use lrt::solver::Goal;
 use record::Kept;
 use report::NodeReport;
 use time::Instant;
@@ -56,6 +57,8 @@ pub struct Config {
     pub node: NodeName,
     /// Feeds the generator. On nodes: chosen anew at each start. In the simulator: stated.
     pub seed: u64,
+    /// What this cluster wants of its placements, where constraints leave a choice.
+    pub goal: Goal,
 }
 
 /// One agent's engine.
@@ -98,7 +101,7 @@ impl Engine {
         let out = std::mem::take(&mut ctx.out);
         let engine = Self {
             dnt: Dnt::new(&config.node, incarnation, config.seed.wrapping_add(1)),
-            lrt: Lrt::recover(vms, incarnation),
+            lrt: Lrt::recover(vms, incarnation).with_goal(config.goal),
             registers: Registers::recover(ves),
             vehs,
             gateway: Gateway::default(),

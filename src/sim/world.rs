@@ -15,6 +15,7 @@ use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, VeDeclared};
 use crate::engine::invariants::{self, Broken};
 use crate::engine::lrt::ZONE_LABEL;
+use crate::engine::lrt::solver::Goal;
 use crate::engine::record::{Kept, Record, RecordKey};
 use crate::engine::report::{Happening, VeReport};
 use crate::engine::spec::{Resources, VeSpec};
@@ -35,6 +36,8 @@ pub struct Setup {
     pub zones: usize,
     /// The network between them.
     pub network: Quality,
+    /// What placements prefer.
+    pub goal: Goal,
 }
 
 /// Something that happens at a time.
@@ -70,6 +73,7 @@ pub struct World {
     reports: BTreeMap<(NodeName, VeUid), VeReport>,
     rng: ChaCha8Rng,
     seed: u64,
+    goal: Goal,
     /// The network; its counts tell which faults fired.
     pub network: Network,
     /// The API server.
@@ -94,6 +98,7 @@ impl World {
             reports: BTreeMap::new(),
             rng: ChaCha8Rng::seed_from_u64(setup.seed),
             seed: setup.seed,
+            goal: setup.goal,
             network: Network::new(setup.network),
             api: ApiServer::default(),
             broken: Vec::new(),
@@ -176,7 +181,7 @@ impl World {
         }
         node.life += 1;
         let salt = name.as_str().bytes().fold(node.life, |sum, byte| sum * 257 + u64::from(byte));
-        let config = Config { node: name.clone(), seed: seed ^ salt };
+        let config = Config { node: name.clone(), seed: seed ^ salt, goal: self.goal };
         let kept = node.disk.values().cloned().collect();
         let (engine, effects) = Engine::recover(config, kept, now);
         node.engine = Some(engine);

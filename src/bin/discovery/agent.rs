@@ -91,7 +91,12 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
     });
     let admin = tokio::spawn(admin);
 
-    let config = DriverConfig { node: node.clone(), seed: rand::random(), version: VERSION.into() };
+    let config = DriverConfig {
+        node: node.clone(),
+        seed: rand::random(),
+        version: VERSION.into(),
+        goal: flags.goal.into(),
+    };
     let ports = Ports { hypervisor: libvirt, peers: overlay.clone(), cluster: kubernetes.clone() };
     let mailboxes =
         Mailboxes { inputs: inputs_end, peer_news: peer_news_end, strangers: strangers_end };

@@ -36,6 +36,7 @@ use super::spec::Resources;
 use super::time::Instant;
 use super::wire::Message;
 use procedure::{Ended, Procedure, Request};
+use solver::Goal;
 use vmh::Vmh;
 
 /// A reservation that nothing is heard of ends by itself after this time: its initiator is gone.
@@ -96,6 +97,7 @@ pub struct Lrt {
     running: Option<Procedure>,
     procedures: u64,
     incarnation: u64,
+    goal: Goal,
 }
 
 impl Lrt {
@@ -126,7 +128,14 @@ impl Lrt {
             running: None,
             procedures: 0,
             incarnation,
+            goal: Goal::default(),
         }
+    }
+
+    /// What its procedures prefer.
+    #[must_use]
+    pub fn with_goal(self, goal: Goal) -> Self {
+        Self { goal, ..self }
     }
 
     // ---- what this node has ------------------------------------------------------------------

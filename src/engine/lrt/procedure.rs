@@ -80,6 +80,7 @@ pub struct Procedure {
     closed: BTreeMap<NodeName, String>,
     stage: Stage,
     end_at: Instant,
+    goal: Goal,
 }
 
 impl Procedure {
@@ -88,6 +89,7 @@ impl Procedure {
         id: ProcedureId,
         request: Request,
         nearest: Vec<NodeName>,
+        goal: Goal,
         ctx: &mut Context,
     ) -> Self {
         // Nodes that hold disks of the VMs must take part: ask them first.
@@ -110,6 +112,7 @@ impl Procedure {
             closed: BTreeMap::new(),
             stage: Stage::Growing { asked: None, again_at: None },
             end_at,
+            goal,
         };
         procedure.ask_next(ctx);
         procedure
@@ -185,7 +188,7 @@ impl Procedure {
         match answer {
             Reservation::Granted(offer) if offer.node == *from => {
                 self.offers.push(*offer);
-                match solver::solve(&self.request.problem, &self.offers, Goal::Stay) {
+                match solver::solve(&self.request.problem, &self.offers, self.goal) {
                     Some(assignment) => {
                         self.prepare(assignment, ctx);
                         return None;

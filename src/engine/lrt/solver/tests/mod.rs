@@ -1,5 +1,6 @@
 //! The solver against a brute-force oracle, and its words.
 
+mod goals;
 mod oracle;
 mod words;
 
