@@ -25,6 +25,7 @@ use super::snapshot::Board;
 use crate::engine::effect::{Action, ClusterAction, Effects};
 use crate::engine::id::NodeName;
 use crate::engine::input::Input;
+use crate::engine::lrt::solver::Goal;
 use crate::engine::report::{About, Happening};
 use crate::engine::time::Instant;
 use crate::engine::{Config, Engine};
@@ -76,6 +77,8 @@ pub struct DriverConfig {
     pub threshold_s: Option<f64>,
     /// Version and commit, for people.
     pub version: String,
+    /// What this cluster wants of its placements.
+    pub goal: Goal,
 }
 
 /// One agent's driver. Dropping it, at any point, loses nothing that was promised.
@@ -119,7 +122,7 @@ impl Driver {
         board: Board,
     ) -> Self {
         let (node, seed, threshold_s) = (config.node.clone(), config.seed, config.threshold_s);
-        let made = Config { node, seed, threshold_s };
+        let made = Config { node, seed, threshold_s, goal: config.goal };
         let (engine, first) = Engine::recover(made, recovered.kept, clock::now());
         let peers = recovered.peers.into_iter().filter(|peer| peer.node != config.node);
         let pinned = peers.map(|peer| (peer.node.clone(), peer)).collect();

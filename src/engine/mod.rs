@@ -12,6 +12,7 @@
 //! effects, on a node and in the simulator.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod constraint;
 pub mod context;
 pub mod dnt;
 pub mod effect;
@@ -41,6 +42,7 @@ use input::{ClusterInput, Input, VeDeclared};
 use lrt::Lrt;
 use lrt::partition::Asked;
 use lrt::procedure::{Ended, Request};
+use lrt::solver::Goal;
 use record::Kept;
 use report::NodeReport;
 use time::Instant;
@@ -58,6 +60,8 @@ pub struct Config {
     pub seed: u64,
     /// Seconds of overload that a migration must save; without, overloads are left alone.
     pub threshold_s: Option<f64>,
+    /// What this cluster wants of its placements, where constraints leave a choice.
+    pub goal: Goal,
 }
 
 /// One agent's engine.
@@ -100,7 +104,7 @@ impl Engine {
         let out = std::mem::take(&mut ctx.out);
         let engine = Self {
             dnt: Dnt::new(&config.node, incarnation, config.seed.wrapping_add(1)),
-            lrt: Lrt::recover(vms, incarnation, config.threshold_s),
+            lrt: Lrt::recover(vms, incarnation, config.threshold_s).with_goal(config.goal),
             registers: Registers::recover(ves),
             vehs,
             gateway: Gateway::default(),

@@ -11,6 +11,7 @@ use super::network::Quality;
 use super::world::{Setup, World};
 use crate::engine::host::StopCause;
 use crate::engine::id::{MemberName, NodeName, VeName, VeUid};
+use crate::engine::lrt::solver::Goal;
 use crate::engine::report::Phase;
 use crate::engine::spec::{
     Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, Resources,
@@ -90,6 +91,7 @@ pub fn run(scenario: &Scenario) -> Report {
         capacity: Resources { cpu_milli: 16_000, memory: 16 * GIB },
         zones: if scenario.nodes >= 3 { 3 } else { 0 },
         network,
+        goal: Goal::default(),
     });
     if scenario.drains {
         world.migration_faults = MIGRATION_FAULTS;

@@ -10,6 +10,7 @@ use super::scenario::{self, Scenario};
 use super::world::{Setup, World};
 use crate::engine::host::StopCause;
 use crate::engine::id::{MemberName, NodeName, VeName, VeUid};
+use crate::engine::lrt::solver::Goal;
 use crate::engine::report::VmPhase;
 use crate::engine::spec::{
     Boot, Constraint, Domain, MemberSpec, Resources, RunStrategy, VeSpec, VeState,
@@ -19,9 +20,13 @@ const GIB: u64 = 1 << 30;
 const SOON: Duration = Duration::from_secs(30);
 
 pub(super) fn world(nodes: usize, seed: u64) -> World {
+    world_with(nodes, seed, Goal::default())
+}
+
+fn world_with(nodes: usize, seed: u64, goal: Goal) -> World {
     let capacity = Resources { cpu_milli: 8_000, memory: 8 * GIB };
-    let mut world =
-        World::new(&Setup { seed, nodes, capacity, zones: 0, network: Quality::default() });
+    let network = Quality::default();
+    let mut world = World::new(&Setup { seed, nodes, capacity, zones: 0, network, goal });
     world.run_for(Duration::from_secs(2));
     world
 }
@@ -135,6 +140,19 @@ fn what_does_not_fit_waits_and_runs_when_room_appears() {
 }
 
 #[test]
+fn the_goal_of_the_cluster_chooses_within_the_partition() {
+    for (goal, most) in [(Goal::Balance, 5), (Goal::Pack, 8), (Goal::Stay, 8)] {
+        let mut world = world_with(2, 1, goal);
+        // Nine of 1 GiB, on nodes that hold eight.
+        let uid = apply(&mut world, "ve", spec(9, 1));
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+        let on = |node: &NodeName| world.running().iter().filter(|(_, on)| on == node).count();
+        let fullest = world.names().iter().map(on).max();
+        assert_eq!(fullest, Some(most), "{goal:?}");
+    }
+}
+
+#[test]
 fn a_cordoned_node_gets_no_new_vm() {
     let mut world = world(2, 1);
     let cordoned = NodeName::from("n1");
@@ -152,7 +170,10 @@ fn a_spread_over_too_few_nodes_waits_whole() {
     let uid = apply(&mut world, "ve", wide);
     assert!(world.run_while_not(SOON, |world| reason(world, &uid) == "CannotBePlaced"));
     assert_eq!(running(&world, &uid), 0);
-    let told = world.happened.iter().any(|(_, _, h)| h.message.contains("spread needs 3"));
+    let told = world
+        .happened
+        .iter()
+        .any(|(_, _, h)| h.message.contains("spread (all, node) needs 3 nodes"));
     assert!(told, "the event names the constraint: {:?}", world.happened);
 }
 

@@ -16,6 +16,7 @@ use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, VeDeclared};
 use crate::engine::invariants::{self, Broken};
 use crate::engine::lrt::ZONE_LABEL;
+use crate::engine::lrt::solver::Goal;
 use crate::engine::record::{Kept, Record, RecordKey};
 use crate::engine::report::{Happening, VeReport};
 use crate::engine::spec::{Resources, VeSpec};
@@ -36,6 +37,8 @@ pub struct Setup {
     pub zones: usize,
     /// The network between them.
     pub network: Quality,
+    /// What placements prefer.
+    pub goal: Goal,
 }
 
 /// Between two samples of what guests use.
@@ -87,6 +90,7 @@ pub struct World {
     pub migration_faults: (f64, f64),
     /// How migrations ended: arrived, failed, aborted, answer lost.
     pub migrations: BTreeMap<&'static str, u64>,
+    goal: Goal,
     /// The network; its counts tell which faults fired.
     pub network: Network,
     /// The API server.
@@ -117,6 +121,7 @@ impl World {
             migrations: BTreeMap::new(),
             rng: ChaCha8Rng::seed_from_u64(setup.seed),
             seed: setup.seed,
+            goal: setup.goal,
             network: Network::new(setup.network),
             api: ApiServer::default(),
             broken: Vec::new(),
@@ -213,7 +218,12 @@ impl World {
         }
         node.life += 1;
         let salt = name.as_str().bytes().fold(node.life, |sum, byte| sum * 257 + u64::from(byte));
-        let config = Config { node: name.clone(), seed: seed ^ salt, threshold_s: Some(6.0) };
+        let config = Config {
+            node: name.clone(),
+            seed: seed ^ salt,
+            threshold_s: Some(6.0),
+            goal: self.goal,
+        };
         let kept = node.disk.values().cloned().collect();
         let (engine, effects) = Engine::recover(config, kept, now);
         node.engine = Some(engine);

@@ -17,6 +17,7 @@ use discovery::agent::snapshot::Board;
 use discovery::engine::host::{Acceleration, HostInfo};
 use discovery::engine::id::{MemberName, NodeName, VeName, VmId};
 use discovery::engine::input::Input;
+use discovery::engine::lrt::solver::Goal;
 use discovery::engine::spec::{
     Boot, Constraint, DiskSpec, Domain, MemberSpec, Resources, RunStrategy, VeSpec, VeState,
 };
@@ -94,6 +95,7 @@ impl World {
             seed: number.into(),
             threshold_s: Some(6.0),
             version: "test".to_owned(),
+            goal: Goal::default(),
         };
         let ports = Ports {
             hypervisor: hardware.fake.clone(),

@@ -96,6 +96,7 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         seed: rand::random(),
         threshold_s: (!flags.leave_overloads).then_some(flags.migration_must_save.as_secs_f64()),
         version: VERSION.into(),
+        goal: flags.goal.into(),
     };
     let ports = Ports { hypervisor: libvirt, peers: overlay.clone(), cluster: kubernetes.clone() };
     let mailboxes =

@@ -40,6 +40,7 @@ use super::wire::Message;
 use monitor::Monitor;
 use procedure::{Ended, Procedure, Request};
 use relief::{Input, Relief, Rules};
+use solver::Goal;
 use vmh::Vmh;
 
 /// A reservation that nothing is heard of ends by itself after this time: its initiator is gone.
@@ -116,6 +117,7 @@ pub struct Lrt {
     told_room: u32,
     overloaded_since: Option<Instant>,
     told_overload: bool,
+    goal: Goal,
 }
 
 impl Lrt {
@@ -155,7 +157,14 @@ impl Lrt {
             told_room: 0,
             overloaded_since: None,
             told_overload: false,
+            goal: Goal::default(),
         }
+    }
+
+    /// What its procedures prefer.
+    #[must_use]
+    pub fn with_goal(self, goal: Goal) -> Self {
+        Self { goal, ..self }
     }
 
     // ---- what this node has ------------------------------------------------------------------

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::NodeOffer;
-use super::solver::{self, Assignment, Problem};
+use super::solver::{self, Assignment, Goal, Problem};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
 use crate::engine::record::MoveReason;
@@ -99,6 +99,7 @@ pub struct Procedure {
     closed: BTreeMap<NodeName, String>,
     stage: Stage,
     end_at: Instant,
+    goal: Goal,
 }
 
 impl Procedure {
@@ -107,6 +108,7 @@ impl Procedure {
         id: ProcedureId,
         request: Request,
         nearest: Vec<NodeName>,
+        goal: Goal,
         ctx: &mut Context,
     ) -> Self {
         // Nodes that hold disks of the VMs must take part: ask them first.
@@ -133,6 +135,7 @@ impl Procedure {
             closed: BTreeMap::new(),
             stage: Stage::Growing { asked: None, again_at: None },
             end_at,
+            goal,
         };
         if procedure.candidates.is_empty() {
             // There is nobody but the node that the VM is to leave: told at the next wake-up, as any end is.
@@ -213,7 +216,7 @@ impl Procedure {
         match answer {
             Reservation::Granted(offer) if offer.node == *from => {
                 self.offers.push(*offer);
-                match solver::solve(&self.request.problem, &self.offers) {
+                match solver::solve(&self.request.problem, &self.offers, self.goal) {
                     Some(assignment) => {
                         self.prepare(assignment, ctx);
                         return None;
