@@ -25,6 +25,10 @@ pub struct EngineView {
     pub allocatable: Resources,
     /// What VMs use or were promised.
     pub allocated: Resources,
+    /// What its VMs load it with, percent of a processor.
+    pub load: f64,
+    /// More than that and it is overloaded, percent of a processor.
+    pub load_capacity: f64,
     /// The partition that this node is in: whose, and for how long, milliseconds.
     pub partition: Option<(String, u64)>,
     /// The partition that this agent's procedure has reserved.
@@ -97,6 +101,8 @@ pub struct VmView {
     pub phase: VmPhase,
     /// Why.
     pub reason: Option<String>,
+    /// What it loads its node with, percent of a processor, once that is known.
+    pub load: Option<f64>,
 }
 
 impl Engine {
@@ -118,6 +124,7 @@ impl Engine {
             record: vmh.record.clone(),
             phase: vmh.phase(now),
             reason: vmh.reason.clone(),
+            load: self.lrt.load_of(&vmh.record.definition.id),
         });
         EngineView {
             node: self.ctx.node.clone(),
@@ -127,6 +134,8 @@ impl Engine {
             seen: self.gateway.seen(),
             allocatable: self.lrt.allocatable(),
             allocated: self.lrt.allocated(),
+            load: self.lrt.load(),
+            load_capacity: self.lrt.load_capacity(),
             partition: self
                 .lrt
                 .lock()

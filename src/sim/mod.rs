@@ -24,6 +24,8 @@ pub mod workload;
 pub mod world;
 
 #[cfg(test)]
+mod deadlock_tests;
+#[cfg(test)]
 mod moves_tests;
 #[cfg(test)]
 mod tests;

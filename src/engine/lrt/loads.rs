@@ -49,6 +49,12 @@ impl Lrt {
         self.monitor.total()
     }
 
+    /// What one VM does, percent of a processor.
+    #[must_use]
+    pub fn load_of(&self, id: &VmId) -> Option<f64> {
+        self.monitor.of(id)
+    }
+
     /// The hypervisor tells what VMs have used.
     pub(super) fn loads(&mut self, samples: Vec<VmLoad>, ctx: &mut Context) {
         let gone: Vec<VmId> = self.monitor.known().filter(|id| !self.counts(id)).cloned().collect();

@@ -87,7 +87,7 @@ impl Monitor {
     /// What all of them load their node with, percent of a processor.
     #[must_use]
     pub fn total(&self) -> f64 {
-        self.levels.values().map(|level| level.known).sum()
+        self.levels.values().fold(0.0, |sum, level| sum + level.known)
     }
 
     /// What one of them does, percent of a processor.

@@ -204,6 +204,9 @@ impl Veh {
         };
         let before = rooms.registers.read(&self.ve).and_then(|r| r.placements.get(id)).cloned();
         rooms.registers.change(&self.ve, change, ctx);
+        if !matches!(next, Next::Step(_)) {
+            self.placing_may_go_on(ctx.now);
+        }
         if let (Next::Over(why), Some(before)) = (next, before) {
             self.moves.stuck.insert(id.clone(), (why.clone(), ctx.now + TRY_AGAIN));
             let Some(record) = rooms.registers.read(&self.ve) else { return };
@@ -221,7 +224,7 @@ impl Veh {
         let on = |id: &VmId| record.placements.get(id).map(|placement| &placement.node);
         asked.retain(|id, _| on(id).is_some());
         stuck.retain(|id, _| asked.contains_key(id) || on(id).is_some_and(|n| leaving.contains(n)));
-        if rooms.lrt.is_placing(&self.ve) {
+        if rooms.lrt.is_placing(&self.ve) || in_motion(record) {
             // Its end comes back here.
             stuck.values_mut().for_each(|(_, at)| *at = (*at).max(ctx.now + TRY_AGAIN));
             return;
@@ -328,6 +331,14 @@ impl Veh {
         }
         self.moves.stuck.insert(id, (text, ctx.now + pause));
     }
+}
+
+/// A VM is on its way, and constraints bind it to others: it may end up at either end, so nothing else is placed until it is
+/// known where.
+#[must_use]
+pub fn in_motion(record: &VeRecord) -> bool {
+    !record.declared.spec.placement.is_empty()
+        && record.placements.values().any(|placement| placement.moving.is_some())
 }
 
 /// The target has the VM's domain, with its memory.

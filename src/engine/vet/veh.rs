@@ -196,6 +196,13 @@ impl Veh {
         self.moves.hurry(soon);
     }
 
+    /// What kept placing from going on is over.
+    pub(super) fn placing_may_go_on(&mut self, now: Instant) {
+        if let Some((_, at)) = &mut self.wait {
+            *at = now;
+        }
+    }
+
     /// A node came back: it is told again, and so tells what it has.
     pub fn came_back(&mut self, node: &NodeName, now: Instant) {
         if let Some(sent) = self.sent.get_mut(node) {
@@ -395,8 +402,8 @@ impl Veh {
             self.wait = None;
             return;
         }
-        if rooms.lrt.is_placing(&self.ve) {
-            // The procedure's end sets the next time; until then there is nothing to wake up for.
+        if rooms.lrt.is_placing(&self.ve) || moves::in_motion(record) {
+            // The procedure's end, or the move's, sets the next time; until then there is nothing to wake up for.
             if due && let Some((_, at)) = &mut self.wait {
                 *at = ctx.now + RETRY_FIT;
             }
