@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Engine;
 use super::id::{NodeName, VeUid};
-use super::record::{VeRecord, VmRecord};
+use super::record::{MoveStep, VeRecord, VmRecord};
 use super::report::VmPhase;
 use super::spec::Resources;
 
@@ -82,6 +82,8 @@ pub struct VeView {
     pub tombstone: bool,
     /// `member-index`, node, epoch, and whether its memory is promised there.
     pub placements: Vec<(String, NodeName, u64, bool)>,
+    /// VMs on their way: `member-index`, where to, and how far.
+    pub moves: Vec<(String, NodeName, MoveStep)>,
     /// Orders given so far.
     pub order: u64,
     /// Placement epochs given so far.
@@ -157,6 +159,10 @@ impl Engine {
             let name = format!("{}-{}", id.member, id.index);
             (name, placement.node.clone(), placement.epoch, placement.active)
         });
+        let moves = record.placements.iter().filter_map(|(id, placement)| {
+            let moving = placement.moving.as_ref()?;
+            Some((format!("{}-{}", id.member, id.index), moving.to.clone(), moving.step))
+        });
         let wait = self.vehs.get(&record.declared.uid).and_then(|veh| veh.wait());
         VeView {
             uid: record.declared.uid.clone(),
@@ -165,6 +171,7 @@ impl Engine {
             deleting: record.declared.deleting,
             tombstone: record.tombstone,
             placements: placements.collect(),
+            moves: moves.collect(),
             order: record.order,
             epoch: record.epoch,
             owing: record.owing.clone(),

@@ -26,6 +26,8 @@ pub mod world;
 #[cfg(test)]
 mod deadlock_tests;
 #[cfg(test)]
+mod moves_crash_tests;
+#[cfg(test)]
 mod moves_tests;
 #[cfg(test)]
 mod tests;

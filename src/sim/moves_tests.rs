@@ -12,7 +12,7 @@ use crate::engine::spec::{Constraint, Domain};
 const SOON: Duration = Duration::from_secs(60);
 
 /// Which start of each VM runs, and where.
-fn instances(world: &World, uid: &VeUid) -> BTreeMap<VmId, (NodeName, u64)> {
+pub(super) fn instances(world: &World, uid: &VeUid) -> BTreeMap<VmId, (NodeName, u64)> {
     let of_ve = world.running().into_iter().filter(|(id, _)| id.ve == *uid);
     of_ve
         .filter_map(|(id, node)| {
@@ -26,7 +26,7 @@ fn starts(instances: &BTreeMap<VmId, (NodeName, u64)>) -> Vec<u64> {
     instances.values().map(|(_, start)| *start).collect()
 }
 
-fn maintain(world: &mut World, node: &NodeName, maintenance: bool) {
+pub(super) fn maintain(world: &mut World, node: &NodeName, maintenance: bool) {
     world.declare_node(node, |declared| declared.maintenance = maintenance);
 }
 
