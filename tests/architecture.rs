@@ -1,5 +1,5 @@
 //! The import table of the design, checked by parsing: which room may name which other room and which
-//! crates; that unsafe code is in one file; that `lib.rs` holds no logic. The checker is tried on
+//! crates; that unsafe code is in two files; that `lib.rs` holds no logic. The checker is tried on
 //! deliberate violations, so that it cannot come to pass everything.
 
 #[path = "architecture/checker.rs"]
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use checker::{Room, Rule, check, unsafe_code};
 
-/// The one file that may hold unsafe code: libvirt's event callbacks are C.
-const UNSAFE: &str = "src/libvirt/events.rs";
+/// The files that may hold unsafe code: libvirt's event callbacks are C, and so are a few calls that have no wrapper.
+const UNSAFE: [&str; 2] = ["src/libvirt/events.rs", "src/libvirt/raw.rs"];
 
 /// The import table. Rims may also name their own metrics' trait, which is in the agent's `snapshot`.
 const TABLE: &[Rule] = &[
@@ -220,10 +220,10 @@ fn what_is_allowed_is_not_found() {
 }
 
 #[test]
-fn unsafe_code_is_in_one_file_and_denied_elsewhere() {
+fn unsafe_code_is_in_two_files_and_denied_elsewhere() {
     let with_unsafe = sources().into_iter().filter(|(_, text)| unsafe_code(text));
     let with_unsafe: Vec<PathBuf> = with_unsafe.map(|(path, _)| path).collect();
-    assert_eq!(with_unsafe, [Path::new(UNSAFE)]);
+    assert_eq!(with_unsafe, UNSAFE.map(Path::new));
     let lib = fs::read_to_string(root().join("src/lib.rs")).expect("readable");
     assert!(lib.contains("#![deny(unsafe_code)]"), "the compiler must deny it too");
     assert!(unsafe_code("fn f() { unsafe { g() } }"));

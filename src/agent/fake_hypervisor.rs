@@ -10,12 +10,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::ports::{Hypervisor, InputSender};
-use crate::engine::effect::HypervisorCommand;
-use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, HostInfo, StopCause};
-use crate::engine::id::VmId;
+use crate::engine::effect::{HypervisorCommand, Migration};
+use crate::engine::host::{
+    DomainSeen, DomainState, Failure, FailureKind, HostInfo, MigrationFigures, StopCause,
+};
+use crate::engine::id::{NodeName, VmId};
 use crate::engine::input::{HypervisorInput, Input};
 use crate::engine::spec::VmDefinition;
 
@@ -36,19 +38,73 @@ struct State {
     /// Failures for the next `Run` commands, by VM.
     failures: BTreeMap<VmId, Vec<Failure>>,
     commands: Vec<HypervisorCommand>,
+    /// Who may send which placement of a VM here.
+    expected: BTreeMap<VmId, (NodeName, u64)>,
+    /// Migrations that are held up.
+    leaving: BTreeMap<VmId, (u64, Migration)>,
+}
+
+/// What fakes of several nodes reach each other by. Clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct FakeWire(Arc<Mutex<Wire>>);
+
+#[derive(Debug, Default)]
+struct Wire {
+    nodes: BTreeMap<NodeName, Weak<Inner>>,
+    held: bool,
+}
+
+impl FakeWire {
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Migrations that begin while it is held do not end by themselves, only by being aborted or let go.
+    pub fn hold(&self, held: bool) {
+        let nodes = {
+            let mut wire = self.wire();
+            wire.held = held;
+            wire.nodes.values().filter_map(Weak::upgrade).collect::<Vec<_>>()
+        };
+        if !held {
+            for node in nodes {
+                let leaving = std::mem::take(&mut node.state().leaving);
+                for (request, migration) in leaving.into_values() {
+                    node.depart(request, &migration, self);
+                }
+            }
+        }
+    }
+
+    fn node(&self, name: &NodeName) -> Option<Arc<Inner>> {
+        self.wire().nodes.get(name).and_then(Weak::upgrade)
+    }
 }
 
 /// The fake. Dropping it keeps nothing.
 #[derive(Debug)]
 pub struct FakeHypervisor {
+    inner: Arc<Inner>,
+    wire: FakeWire,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: NodeName,
     state: Mutex<State>,
     out: Sender<HypervisorInput>,
 }
 
 impl FakeHypervisor {
-    /// Begins connected, with no domain.
+    /// Begins connected, with no domain, and with no other node to move them to.
     #[must_use]
     pub fn start(host: HostInfo, inputs: InputSender) -> Self {
+        Self::start_on(&FakeWire::default(), NodeName::from("alone"), host, inputs)
+    }
+
+    /// Begins connected, with no domain, as one of several nodes.
+    #[must_use]
+    pub fn start_on(wire: &FakeWire, node: NodeName, host: HostInfo, inputs: InputSender) -> Self {
         let (out, reports) = mpsc::channel();
         // A thread of its own, because `submit` must not wait for a full queue and no report is lost.
         std::thread::spawn(move || {
@@ -64,19 +120,22 @@ impl FakeHypervisor {
             domains: BTreeMap::new(),
             failures: BTreeMap::new(),
             commands: Vec::new(),
+            expected: BTreeMap::new(),
+            leaving: BTreeMap::new(),
         };
-        let fake = Self { state: Mutex::new(state), out };
+        let inner = Arc::new(Inner { node: node.clone(), state: Mutex::new(state), out });
+        wire.wire().nodes.insert(node, Arc::downgrade(&inner));
+        let fake = Self { inner, wire: wire.clone() };
         fake.announce(&fake.state());
         fake
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state()
     }
 
     fn tell(&self, report: HypervisorInput) {
-        // Nobody listens any more: the test is over.
-        let _ = self.out.send(report);
+        self.inner.tell(report);
     }
 
     fn announce(&self, state: &State) {
@@ -179,9 +238,82 @@ impl Hypervisor for FakeHypervisor {
         let mut state = self.state();
         let id = command.vm().clone();
         state.commands.push(command.clone());
-        let result = state.execute(command);
+        match command {
+            HypervisorCommand::AbortMigration(_) => {
+                if let Some((request, _)) = state.leaving.remove(&id) {
+                    let failure = failed(FailureKind::Aborted, "given up as asked");
+                    self.tell(HypervisorInput::Done { request, id, result: Err(failure) });
+                }
+            }
+            HypervisorCommand::Migrate(migration) if state.available => {
+                if self.wire.wire().held && state.runs(&id) {
+                    state.leaving.insert(id, (request, *migration));
+                } else {
+                    drop(state);
+                    self.inner.depart(request, &migration, &self.wire);
+                }
+            }
+            command => {
+                let result = state.execute(command);
+                self.tell(HypervisorInput::Done { request, id, result });
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, report: HypervisorInput) {
+        // Nobody listens any more: the test is over.
+        let _ = self.out.send(report);
+    }
+
+    /// Moves a domain, and tells so. One node's lock is held at a time: two may move to each other.
+    fn depart(&self, request: u64, migration: &Migration, wire: &FakeWire) {
+        let id = migration.definition.id.clone();
+        let domain = self.state().domains.get(&id).cloned();
+        let running = domain.filter(|domain| domain.seen.state == DomainState::Running);
+        let result = match (running, wire.node(&migration.to)) {
+            (None, _) => Err(failed(FailureKind::NotHere, "the VM does not run here")),
+            (_, None) => Err(failed(FailureKind::Refused, "there is no such node")),
+            (Some(domain), Some(target)) => target.arrive(&self.node, migration, domain),
+        };
+        let result = result.map(|sent| {
+            self.state().domains.remove(&id);
+            let figures = MigrationFigures { took_ms: 1, downtime_ms: 1, sent };
+            self.tell(HypervisorInput::Migrated { id: id.clone(), figures });
+            None
+        });
         self.tell(HypervisorInput::Done { request, id, result });
     }
+
+    fn arrive(
+        &self,
+        from: &NodeName,
+        migration: &Migration,
+        mut domain: Domain,
+    ) -> Result<u64, Failure> {
+        let mut state = self.state();
+        let definition = &migration.definition;
+        let leave = (from.clone(), definition.epoch);
+        if !state.available || state.expected.get(&definition.id) != Some(&leave) {
+            return Err(failed(FailureKind::Refused, "the target does not expect it"));
+        }
+        domain.seen.epoch = definition.epoch;
+        domain.definition.epoch = definition.epoch;
+        // Continued by an order, when its source is gone for sure.
+        domain.seen.state = DomainState::Paused;
+        self.tell(HypervisorInput::Domain(domain.seen.clone()));
+        state.domains.insert(definition.id.clone(), domain);
+        Ok(definition.memory)
+    }
+}
+
+fn failed(kind: FailureKind, message: &str) -> Failure {
+    Failure { kind, message: message.to_owned() }
 }
 
 impl State {
@@ -191,6 +323,9 @@ impl State {
             return Err(Failure { kind: FailureKind::Unavailable, message });
         }
         let id = command.vm().clone();
+        if !matches!(command, HypervisorCommand::Expect { .. }) {
+            self.expected.remove(&id);
+        }
         match command {
             HypervisorCommand::Run(definition) => self.run(*definition)?,
             HypervisorCommand::Resume(_) => {
@@ -213,14 +348,31 @@ impl State {
             HypervisorCommand::Remove(_) => {
                 self.domains.remove(&id);
             }
-            HypervisorCommand::Expect { .. }
-            | HypervisorCommand::Migrate(_)
-            | HypervisorCommand::AbortMigration(_) => {
-                let message = "does not migrate".to_owned();
-                return Err(Failure { kind: FailureKind::Refused, message });
-            }
+            HypervisorCommand::Expect { definition, from } => self.expect(&definition, from)?,
+            // Carried out where they are submitted.
+            HypervisorCommand::Migrate(_) | HypervisorCommand::AbortMigration(_) => {}
         }
         Ok(self.domains.get(&id).map(|domain| domain.seen.clone()))
+    }
+
+    fn runs(&self, id: &VmId) -> bool {
+        self.domains.get(id).is_some_and(|domain| domain.seen.state == DomainState::Running)
+    }
+
+    fn expect(&mut self, definition: &VmDefinition, from: NodeName) -> Result<(), Failure> {
+        let id = &definition.id;
+        if let Some(domain) = self.domains.get(id) {
+            let stopped = matches!(domain.seen.state, DomainState::Stopped(_));
+            if !stopped && domain.seen.epoch != definition.epoch {
+                return Err(failed(FailureKind::Refused, "another placement runs here"));
+            }
+            if !stopped {
+                return Ok(());
+            }
+            self.domains.remove(id);
+        }
+        self.expected.insert(id.clone(), (from, definition.epoch));
+        Ok(())
     }
 
     fn run(&mut self, definition: VmDefinition) -> Result<(), Failure> {

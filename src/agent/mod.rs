@@ -19,6 +19,7 @@ pub mod driver;
 pub mod fake_cluster;
 pub mod fake_hypervisor;
 pub mod fake_peers;
+pub mod fake_tunnels;
 pub mod journal;
 pub mod memory_store;
 pub mod ports;

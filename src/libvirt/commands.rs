@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,18 +10,17 @@ use virt::domain::Domain;
 use virt::error::Error;
 use virt_sys as sys;
 
-use super::core::{Core, Session, lock};
+use super::core::{Core, Reports, Session, lock};
 use super::disks;
-use super::domain::{DomainPlan, KernelFiles};
+use super::domain::DomainPlan;
 use super::error::LibvirtError;
 use super::identity::{VmFiles, uuid_of};
-use super::images::Pinned;
 use super::sighting::{Look, Sighting};
 use crate::engine::effect::HypervisorCommand;
 use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind};
 use crate::engine::id::VmId;
 use crate::engine::input::HypervisorInput;
-use crate::engine::spec::{Boot, ImageSource, VmDefinition};
+use crate::engine::spec::VmDefinition;
 
 /// A guest on its way down is looked at this often, should its event be lost.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -30,6 +28,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Queues a command; one thread works on a VM's queue and ends with it.
 pub fn submit(core: &Arc<Core>, request: u64, command: HypervisorCommand) {
     let id = command.vm().clone();
+    match &command {
+        // It overtakes what waits, and ends nothing itself.
+        HypervisorCommand::AbortMigration(id) => return core.moves.abort(id),
+        HypervisorCommand::Migrate(_) => core.moves.announce(&id),
+        _ => {}
+    }
     {
         let mut queues = lock(&core.queues);
         if let Some(queue) = queues.get_mut(&id) {
@@ -67,64 +71,78 @@ fn work(core: &Arc<Core>, id: &VmId) {
         };
         let (request, command) = next;
         let started = Instant::now();
+        let moving = matches!(command, HypervisorCommand::Migrate(_));
         let result = core.session().map_err(Failure::from).and_then(|session| {
             Job { core, session, id, files: VmFiles::of(&core.config.state_dir, id)? }
                 .execute(command)
         });
-        finish(core, request, id, result);
+        finish(core, request, id, result, moving);
         tracing::debug!(vm = %id, request, took = ?started.elapsed(), "command done");
     }
 }
 
 /// Reports the end with a fresh look, through the door, so that it is in order with the events.
-fn finish(core: &Core, request: u64, id: &VmId, result: Result<(), Failure>) {
+fn finish(core: &Core, request: u64, id: &VmId, result: Result<(), Failure>, moving: bool) {
     let mut door = core.door();
-    let result = result.and_then(|()| {
-        let session = core.session()?;
-        let look = core.look_at(&session, id)?;
-        Ok(match door.complete(&core.inbox, look) {
-            Look::Ours(sighting) => Some(sighting.seen),
-            Look::Absent | Look::Foreign(_) => {
-                door.forget(&core.inbox, &uuid_of(id).to_string());
-                None
+    let result = match result {
+        Ok(()) => fresh(core, &mut door, id).map_err(Failure::from),
+        Err(failure) => {
+            // Its events were not told, and it has stood still for a while.
+            if moving && let Ok(Some(seen)) = fresh(core, &mut door, id) {
+                core.report(HypervisorInput::Domain(seen));
             }
-        })
-    });
+            Err(failure)
+        }
+    };
     door.busy.remove(id);
+    if moving {
+        core.moves.stays_or_left(id);
+    }
     if let Err(failure) = &result {
         tracing::warn!(vm = %id, kind = ?failure.kind, "{failure}");
     }
     core.report(HypervisorInput::Done { request, id: id.clone(), result });
 }
 
-/// One command.
-struct Job<'a> {
-    core: &'a Core,
-    session: Arc<Session>,
-    id: &'a VmId,
-    files: VmFiles,
+/// What a VM's domain is, if it is one that may be told.
+fn fresh(core: &Core, door: &mut Reports, id: &VmId) -> Result<Option<DomainSeen>, LibvirtError> {
+    let look = core.look_at(&core.session()?, id)?;
+    if let Look::Ours(sighting) = &look
+        && core.moves.hides(sighting)
+    {
+        return Ok(None);
+    }
+    Ok(match door.complete(&core.inbox, look) {
+        Look::Ours(sighting) => Some(sighting.seen),
+        Look::Absent | Look::Foreign(_) => {
+            door.forget(&core.inbox, &uuid_of(id).to_string());
+            None
+        }
+    })
 }
 
-/// Images held while a domain is defined from them.
-struct Prepared {
-    plan_kernel: Option<KernelFiles>,
-    disks: Vec<PathBuf>,
-    _held: Vec<Pinned>,
+/// One command.
+pub struct Job<'a> {
+    pub core: &'a Core,
+    pub session: Arc<Session>,
+    pub id: &'a VmId,
+    pub files: VmFiles,
 }
 
 impl Job<'_> {
     fn execute(&self, command: HypervisorCommand) -> Result<(), Failure> {
+        if !matches!(command, HypervisorCommand::Expect { .. }) {
+            self.end_expectation()?;
+        }
         match command {
             HypervisorCommand::Run(definition) => self.run(&definition),
             HypervisorCommand::Resume(_) => self.resume(),
             HypervisorCommand::Stop { grace, .. } => self.stop(grace),
             HypervisorCommand::Remove(_) => self.remove(),
-            HypervisorCommand::Expect { .. }
-            | HypervisorCommand::Migrate(_)
-            | HypervisorCommand::AbortMigration(_) => {
-                let message = "does not migrate".to_owned();
-                Err(Failure { kind: FailureKind::Refused, message })
-            }
+            HypervisorCommand::Expect { definition, from } => self.expect(&definition, &from),
+            HypervisorCommand::Migrate(migration) => self.migrate(&migration),
+            // Carried out where it is submitted.
+            HypervisorCommand::AbortMigration(_) => Ok(()),
         }
     }
 
@@ -132,7 +150,7 @@ impl Job<'_> {
     ///
     /// # Errors
     /// When a domain that is not ours has its uuid.
-    fn look(&self) -> Result<Option<Box<Sighting>>, Failure> {
+    pub fn look(&self) -> Result<Option<Box<Sighting>>, Failure> {
         match self.core.look_at(&self.session, self.id)? {
             Look::Absent => Ok(None),
             Look::Ours(sighting) => Ok(Some(sighting)),
@@ -197,7 +215,7 @@ impl Job<'_> {
     }
 
     /// From here on the command changes the domain: its events are not told, its end is.
-    fn begin(&self) {
+    pub fn begin(&self) {
         self.core.door().busy.insert(self.id.clone());
     }
 
@@ -208,7 +226,7 @@ impl Job<'_> {
         defined.map_err(Failure::from)
     }
 
-    fn wake(&self, state: DomainState) -> Result<(), Failure> {
+    pub fn wake(&self, state: DomainState) -> Result<(), Failure> {
         if state != DomainState::Paused {
             return Ok(());
         }
@@ -258,6 +276,11 @@ impl Job<'_> {
                 return Ok(());
             }
         }
+        self.destroy()
+    }
+
+    /// Ends the guest on the spot.
+    pub fn destroy(&self) -> Result<(), Failure> {
         let destroyed = self.core.slow_call(&self.session, "destroy a domain", {
             let uuid = uuid_of(self.id);
             move |connect| Domain::lookup_by_uuid(connect, uuid)?.destroy()
@@ -287,7 +310,7 @@ impl Job<'_> {
     }
 
     /// A call on the domain; one that is gone or already in the wanted state is no failure.
-    fn on_domain(
+    pub fn on_domain(
         &self,
         what: &'static str,
         call: impl FnOnce(&Domain) -> Result<(), Error> + Send + 'static,
@@ -301,71 +324,10 @@ impl Job<'_> {
             other => other.map_err(Failure::from),
         }
     }
-
-    /// Fetches images and makes disks that are missing.
-    fn prepare(&self, definition: &VmDefinition) -> Result<Prepared, Failure> {
-        let paths = definition.disks.iter().map(|disk| self.files.disk(&disk.name));
-        let disks = paths.collect::<Result<Vec<_>, _>>()?;
-        if self.core.test {
-            return Ok(self.pretend(definition, disks));
-        }
-        let mut held = Vec::new();
-        disks::make_dir(&self.files)?;
-        let plan_kernel = match &definition.boot {
-            Boot::Disk => {
-                disks::note_boot_images(&self.files, &[])?;
-                None
-            }
-            Boot::Kernel { kernel, initrd, cmdline } => {
-                let kernel = self.image(kernel)?;
-                let initrd = initrd.as_ref().map(|initrd| self.image(initrd)).transpose()?;
-                let both: Vec<&Pinned> =
-                    [Some(&kernel), initrd.as_ref()].into_iter().flatten().collect();
-                disks::note_boot_images(&self.files, &both)?;
-                let files = KernelFiles {
-                    kernel: kernel.path().to_owned(),
-                    initrd: initrd.as_ref().map(|initrd| initrd.path().to_owned()),
-                    cmdline: cmdline.clone(),
-                };
-                held.extend([Some(kernel), initrd].into_iter().flatten());
-                Some(files)
-            }
-        };
-        for (spec, path) in definition.disks.iter().zip(&disks) {
-            if !path.exists() {
-                let image = spec.image.as_ref().map(|image| self.image(image)).transpose()?;
-                disks::make(&self.files, spec, image.as_ref())?;
-            }
-        }
-        Ok(Prepared { plan_kernel, disks, _held: held })
-    }
-
-    /// The test driver opens no files: their names are enough.
-    fn pretend(&self, definition: &VmDefinition, disks: Vec<PathBuf>) -> Prepared {
-        let images = self.core.config.state_dir.join("images");
-        let name = |source: &ImageSource| {
-            images.join(source.sha256.clone().unwrap_or_else(|| "undeclared".to_owned()))
-        };
-        let plan_kernel = match &definition.boot {
-            Boot::Disk => None,
-            Boot::Kernel { kernel, initrd, cmdline } => Some(KernelFiles {
-                kernel: name(kernel),
-                initrd: initrd.as_ref().map(name),
-                cmdline: cmdline.clone(),
-            }),
-        };
-        Prepared { plan_kernel, disks, _held: Vec::new() }
-    }
-
-    fn image(&self, source: &ImageSource) -> Result<Pinned, Failure> {
-        let tell = |message: String| {
-            self.core.report(HypervisorInput::Progress { id: self.id.clone(), message });
-        };
-        self.core.images.get(source, &tell)
-    }
 }
 
-fn undefine(domain: &Domain) -> Result<(), Error> {
+/// Takes the definition away.
+pub fn undefine(domain: &Domain) -> Result<(), Error> {
     // All that libvirt itself keeps of a domain; drivers that keep nothing refuse the flags.
     let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
         | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA

@@ -17,9 +17,10 @@ use super::events::{self, Watch};
 use super::identity::uuid_of;
 use super::images::ImageCache;
 use super::inbox::Inbox;
+use super::moving::Moves;
 use super::sighting::{Look, look};
 use super::{LibvirtConfig, LibvirtCounters};
-use crate::agent::ports::InputSender;
+use crate::agent::ports::{InputSender, Tunnels};
 use crate::engine::effect::HypervisorCommand;
 use crate::engine::host::{DomainState, StopCause};
 use crate::engine::id::VmId;
@@ -74,6 +75,8 @@ pub struct Core {
     pub inbox: Arc<Inbox>,
     pub calls: Calls,
     pub images: ImageCache,
+    /// Live migrations.
+    pub moves: Moves,
     pub queues: Mutex<BTreeMap<VmId, Queue>>,
     /// libvirt's test driver: domains without processes or files.
     pub test: bool,
@@ -91,9 +94,14 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Core {
-    pub fn new(config: LibvirtConfig, inputs: InputSender) -> Result<Self, LibvirtError> {
+    pub fn new(
+        config: LibvirtConfig,
+        inputs: InputSender,
+        tunnels: Option<Arc<dyn Tunnels>>,
+    ) -> Result<Self, LibvirtError> {
         let images = ImageCache::new(&config)?;
         Ok(Self {
+            moves: Moves::new(&config.state_dir, tunnels),
             test: config.uri.starts_with("test:"),
             config,
             inbox: Arc::default(),
@@ -209,6 +217,11 @@ impl Core {
         if self.inputs.try_send(Input::Hypervisor(input)).is_err() {
             tracing::error!("the engine's queue is full; a report is lost");
         }
+    }
+
+    /// Reports what is of no use later, if the engine has room for it.
+    pub fn offer(&self, input: HypervisorInput) {
+        let _ = self.inputs.try_send(Input::Hypervisor(input));
     }
 
     /// Looks at a VM's domain.

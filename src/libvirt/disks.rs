@@ -110,6 +110,20 @@ pub fn remove(files: &VmFiles) -> Result<(), Failure> {
     }
 }
 
+/// Deletes a VM's disks, and nothing else: they are of another placement, or half filled.
+///
+/// # Errors
+/// When the system refuses; a repetition goes on.
+pub fn discard(files: &VmFiles) -> Result<(), Failure> {
+    let failed = |error: io::Error| io_failure(&files.dir, &error);
+    for file in entries(&files.dir).map_err(failed)? {
+        if file.file_name().is_some_and(|name| name.to_string_lossy().contains(".qcow2")) {
+            fs::remove_file(&file).map_err(|error| io_failure(&file, &error))?;
+        }
+    }
+    Ok(())
+}
+
 /// Digests of every cached image that some VM's disk or domain on this node needs.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use quick_xml::Writer;
 use quick_xml::events::BytesText;
 
-use super::identity::{Identity, XMLNS, uuid_of};
+use super::identity::{Identity, uuid_of};
 use super::projection::{DiskProjection, Projection};
 use crate::engine::host::{Acceleration, Failure, FailureKind};
 use crate::engine::spec::VmDefinition;
@@ -181,9 +181,7 @@ impl DomainPlan<'_> {
         let declared = &identity.declared;
         text(writer, "name", &self.definition.domain_name())?;
         text(writer, "uuid", &uuid_of(&identity.id).to_string())?;
-        writer
-            .create_element("metadata")
-            .write_inner_content(|writer| metadata(writer, identity))?;
+        writer.create_element("metadata").write_inner_content(|writer| identity.write(writer))?;
         for name in ["memory", "currentMemory"] {
             writer
                 .create_element(name)
@@ -296,48 +294,6 @@ impl DomainPlan<'_> {
         }
         Ok(())
     }
-}
-
-fn metadata(writer: &mut Writer<Vec<u8>>, identity: &Identity) -> io::Result<()> {
-    let declared = &identity.declared;
-    writer
-        .create_element("discovery:vm")
-        .with_attribute(("xmlns:discovery", XMLNS))
-        .with_attribute(("namespace", &*identity.ve.namespace))
-        .with_attribute(("name", &*identity.ve.name))
-        .with_attribute(("uid", identity.id.ve.as_str()))
-        .with_attribute(("member", identity.id.member.as_str()))
-        .with_attribute(("index", identity.id.index.to_string().as_str()))
-        .with_attribute(("epoch", identity.epoch.to_string().as_str()))
-        .with_attribute(("revision", identity.revision.to_string().as_str()))
-        .with_attribute(("digest", identity.digest.as_str()))
-        .write_inner_content(|writer| {
-            let mut element = writer
-                .create_element("discovery:declared")
-                .with_attribute(("cpus", declared.cpus.to_string().as_str()))
-                .with_attribute(("memory-kib", declared.memory_kib.to_string().as_str()));
-            for (name, path) in [("kernel", &declared.kernel), ("initrd", &declared.initrd)] {
-                if let Some(path) = path {
-                    element = element.with_attribute((name, path.as_str()));
-                }
-            }
-            element
-                .write_inner_content(|writer| {
-                    if let Some(cmdline) = &declared.cmdline {
-                        text(writer, "discovery:cmdline", cmdline)?;
-                    }
-                    for disk in &declared.disks {
-                        writer
-                            .create_element("discovery:disk")
-                            .with_attribute(("target", disk.target.as_str()))
-                            .with_attribute(("source", disk.source.as_str()))
-                            .write_empty()?;
-                    }
-                    Ok(())
-                })
-                .map(drop)
-        })
-        .map(drop)
 }
 
 fn text(writer: &mut Writer<Vec<u8>>, name: &str, text: &str) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! libvirt's event loop and callbacks: the only unsafe code of the package.
+//! libvirt's event loop and callbacks: unsafe code, of which only `raw.rs` has more.
 //!
 //! The `virt` crate wraps neither domain events nor the close callback. What is here is small: libvirt
 //! calls back on the event loop's thread, and each callback does nothing but put a note into an

@@ -4,8 +4,11 @@
 //! our domains under another uuid is somebody's own. Names come from a declaration, so each is checked
 //! again before it becomes part of a path.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use quick_xml::Writer;
+use quick_xml::events::BytesText;
 use uuid::Uuid;
 
 use super::projection::Projection;
@@ -85,6 +88,62 @@ impl Identity {
         })
     }
 
+    /// Writes it as metadata.
+    ///
+    /// # Errors
+    /// Never into memory.
+    pub fn write(&self, writer: &mut Writer<Vec<u8>>) -> io::Result<()> {
+        let declared = &self.declared;
+        writer
+            .create_element("discovery:vm")
+            .with_attribute(("xmlns:discovery", XMLNS))
+            .with_attribute(("namespace", &*self.ve.namespace))
+            .with_attribute(("name", &*self.ve.name))
+            .with_attribute(("uid", self.id.ve.as_str()))
+            .with_attribute(("member", self.id.member.as_str()))
+            .with_attribute(("index", self.id.index.to_string().as_str()))
+            .with_attribute(("epoch", self.epoch.to_string().as_str()))
+            .with_attribute(("revision", self.revision.to_string().as_str()))
+            .with_attribute(("digest", self.digest.as_str()))
+            .write_inner_content(|writer| {
+                let mut element = writer
+                    .create_element("discovery:declared")
+                    .with_attribute(("cpus", declared.cpus.to_string().as_str()))
+                    .with_attribute(("memory-kib", declared.memory_kib.to_string().as_str()));
+                for (name, path) in [("kernel", &declared.kernel), ("initrd", &declared.initrd)] {
+                    if let Some(path) = path {
+                        element = element.with_attribute((name, path.as_str()));
+                    }
+                }
+                element
+                    .write_inner_content(|writer| {
+                        if let Some(cmdline) = &declared.cmdline {
+                            writer
+                                .create_element("discovery:cmdline")
+                                .write_text_content(BytesText::new(cmdline))?;
+                        }
+                        for disk in &declared.disks {
+                            writer
+                                .create_element("discovery:disk")
+                                .with_attribute(("target", disk.target.as_str()))
+                                .with_attribute(("source", disk.source.as_str()))
+                                .write_empty()?;
+                        }
+                        Ok(())
+                    })
+                    .map(drop)
+            })
+            .map(drop)
+    }
+
+    /// The same as text; `None` when a name in it is none.
+    #[must_use]
+    pub fn to_xml(&self) -> Option<String> {
+        let mut writer = Writer::new(Vec::new());
+        self.write(&mut writer).ok()?;
+        String::from_utf8(writer.into_inner()).ok()
+    }
+
     /// What differs between this and what a domain is, for people.
     #[must_use]
     pub fn edited(&self, is: Option<&Projection>) -> Option<String> {
@@ -131,6 +190,12 @@ impl VmFiles {
     #[must_use]
     pub fn console(&self) -> PathBuf {
         self.dir.join("console.log")
+    }
+
+    /// Says that its disks are to be filled by a migration, to which epoch: until that has ended they are none.
+    #[must_use]
+    pub fn arriving(&self) -> PathBuf {
+        self.dir.join("arriving")
     }
 
     /// The digests of the kernel and initial RAM disk that its domain boots from the cache.

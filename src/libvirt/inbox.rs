@@ -3,7 +3,7 @@
 //! Notes about one domain replace each other, so the inbox holds at most one per domain however far
 //! its reader is behind. Only what a later look at the domain cannot tell is kept of the events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,12 @@ impl DomainEvent {
     fn ended_by_host(self) -> bool {
         // VIR_DOMAIN_EVENT_SHUTDOWN with VIR_DOMAIN_EVENT_SHUTDOWN_HOST.
         self.event == sys::VIR_DOMAIN_EVENT_SHUTDOWN as i32 && self.detail == 2
+    }
+
+    /// It stands still for the last part of a migration.
+    fn stands_still(self) -> bool {
+        // VIR_DOMAIN_EVENT_SUSPENDED with VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED.
+        self.event == sys::VIR_DOMAIN_EVENT_SUSPENDED as i32 && self.detail == 1
     }
 
     fn started(self) -> bool {
@@ -48,6 +54,8 @@ struct State {
     domains: BTreeSet<String>,
     /// Domains whose process somebody signalled to end, until they start again.
     ended_by_host: BTreeSet<String>,
+    /// When domains began to stand still for a migration.
+    still: BTreeMap<String, Instant>,
     lost: Option<(u64, String)>,
     ended: bool,
     /// Counts notes, for those who wait for any.
@@ -83,6 +91,9 @@ impl Inbox {
             } else if event.started() {
                 state.ended_by_host.remove(&uuid);
             }
+            if event.stands_still() {
+                state.still.insert(uuid.clone(), Instant::now());
+            }
             state.domains.insert(uuid);
         });
     }
@@ -102,6 +113,21 @@ impl Inbox {
         self.state().ended_by_host.contains(uuid)
     }
 
+    /// Since when a domain stands still for a migration.
+    pub fn stood_still_since(&self, uuid: &str) -> Option<Instant> {
+        self.state().still.get(uuid).copied()
+    }
+
+    /// Waits; whether the owner is gone by then.
+    pub fn ended_within(&self, limit: Duration) -> bool {
+        let state = self.state();
+        self.changed
+            .wait_timeout_while(state, limit, |state| !state.ended)
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .0
+            .ended
+    }
+
     /// Whether the owner is gone.
     pub fn ended(&self) -> bool {
         self.state().ended
@@ -109,7 +135,9 @@ impl Inbox {
 
     /// Forgets that a domain's last end was by a signal; it is gone.
     pub fn forget(&self, uuid: &str) {
-        self.state().ended_by_host.remove(uuid);
+        let mut state = self.state();
+        state.ended_by_host.remove(uuid);
+        state.still.remove(uuid);
     }
 
     /// Waits for the next note to the connection's thread. Losses of older connections are dropped.

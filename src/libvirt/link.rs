@@ -162,10 +162,19 @@ fn full_pass(core: &Core, session: &Arc<Session>) -> Result<(), LibvirtError> {
     let mut all = Vec::new();
     for domain in domains {
         let found = core.call(session, "look at a domain", move |_| settle(look(&domain)))?;
+        if let Look::Ours(sighting) = &found
+            && core.moves.hides(sighting)
+        {
+            continue;
+        }
         if let Look::Ours(sighting) = door.complete(&core.inbox, found) {
             all.push(sighting.seen);
         }
     }
+    // One that leaves stands still for a moment, or is gone before its command has ended: that end tells.
+    let leaving = core.moves.leaving();
+    all.retain(|seen| !leaving.iter().any(|other| other.id == seen.id));
+    all.extend(leaving);
     door.known = all.iter().map(|seen| (seen.uuid.clone(), seen.id.clone())).collect();
     all.sort_by(|a, b| a.id.cmp(&b.id));
     core.report(HypervisorInput::Domains(all));
@@ -186,6 +195,11 @@ fn domain_changed(core: &Core, session: &Arc<Session>, uuid: &str) -> Result<(),
         return Ok(());
     }
     let found = core.look_at_uuid(session, uuid.to_owned())?;
+    if let Look::Ours(sighting) = &found
+        && core.moves.hides(sighting)
+    {
+        return Ok(());
+    }
     match door.complete(&core.inbox, found) {
         Look::Ours(sighting) if door.busy.contains(&sighting.seen.id) => {}
         Look::Ours(sighting) => core.report(HypervisorInput::Domain(sighting.seen)),

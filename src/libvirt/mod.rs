@@ -23,14 +23,22 @@ mod disks;
 mod domain;
 mod error;
 mod events;
+mod expect;
 mod fetch;
 mod host;
 mod identity;
 mod images;
 mod inbox;
 mod link;
+mod loads;
+mod migrate;
+mod movable;
+mod moving;
+mod prepare;
 mod probe;
 mod projection;
+mod raw;
+mod retitle;
 mod sighting;
 mod tool;
 mod xml;
@@ -46,7 +54,7 @@ use std::time::Duration;
 
 pub use self::error::LibvirtError;
 pub use self::identity::{XMLNS, uuid_of};
-use crate::agent::ports::{Hypervisor, InputSender};
+use crate::agent::ports::{Hypervisor, InputSender, Tunnels};
 use crate::engine::effect::HypervisorCommand;
 
 /// What the wrapper needs to know.
@@ -72,6 +80,8 @@ pub struct LibvirtConfig {
     pub restart_grace: Duration,
     /// How often every domain is looked at, for what events missed.
     pub full_pass_every: Duration,
+    /// How often it is asked what running domains use.
+    pub loads_every: Duration,
 }
 
 impl LibvirtConfig {
@@ -88,6 +98,7 @@ impl LibvirtConfig {
             start_timeout: Duration::from_secs(120),
             restart_grace: Duration::from_secs(10),
             full_pass_every: Duration::from_secs(60),
+            loads_every: Duration::from_secs(1),
         }
     }
 }
@@ -112,19 +123,26 @@ pub struct Libvirt {
 }
 
 impl Libvirt {
-    /// Starts to connect, and returns. libvirtd may be away: it is tried again for ever, and reported
+    /// Starts to connect, and returns. Without tunnels nothing moves to or from here. libvirtd may be away: it is tried again for ever, and reported
     /// as [`HypervisorInput::Available`](crate::engine::input::HypervisorInput).
     ///
     /// # Errors
     /// When the state directory cannot be made, or the system gives no threads.
-    pub fn start(config: LibvirtConfig, inputs: InputSender) -> Result<Self, LibvirtError> {
-        let core = Arc::new(core::Core::new(config, inputs)?);
+    pub fn start(
+        config: LibvirtConfig,
+        inputs: InputSender,
+        tunnels: Option<Arc<dyn Tunnels>>,
+    ) -> Result<Self, LibvirtError> {
+        let core = Arc::new(core::Core::new(config, inputs, tunnels)?);
         events::start_loop().map_err(|source| LibvirtError::api("start its event loop", source))?;
         let linked = core.clone();
-        std::thread::Builder::new()
-            .name("libvirt-link".into())
-            .spawn(move || link::run(&linked))
-            .map_err(|source| LibvirtError::Thread { source })?;
+        let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let started = std::thread::Builder::new().name(name.into()).spawn(run);
+            started.map(drop).map_err(|source| LibvirtError::Thread { source })
+        };
+        thread("libvirt-link", Box::new(move || link::run(&linked)))?;
+        let sampled = core.clone();
+        thread("libvirt-loads", Box::new(move || loads::run(&sampled)))?;
         Ok(Self { core })
     }
 

@@ -27,6 +27,10 @@ pub struct Sighting {
     pub seen: DomainSeen,
     /// What the guest has right now; `None` when it does not run.
     pub live: Option<Projection>,
+    /// It is paused for a migration, in or out.
+    pub incoming: bool,
+    /// It comes in by a migration that has not ended: it has never run here, and its definition is not here yet.
+    pub arriving: bool,
 }
 
 /// Looks. Several calls to libvirt: run it within a limit.
@@ -35,6 +39,11 @@ pub struct Sighting {
 /// As libvirt says; `NoDomain` when it went meanwhile.
 pub fn look(domain: &Domain) -> Result<Look, Error> {
     let (state, reason) = domain.get_state()?;
+    let incoming = state == sys::VIR_DOMAIN_PAUSED
+        && matches!(
+            u32::try_from(reason).unwrap_or(u32::MAX),
+            sys::VIR_DOMAIN_PAUSED_MIGRATION | sys::VIR_DOMAIN_PAUSED_STARTING_UP
+        );
     let state = domain_state(state, reason);
     let runs = !matches!(state, DomainState::Stopped(_));
     let defined = domain.is_persistent()?;
@@ -67,7 +76,7 @@ pub fn look(domain: &Domain) -> Result<Look, Error> {
         state,
         edited,
     };
-    Ok(Look::Ours(Box::new(Sighting { seen, live })))
+    Ok(Look::Ours(Box::new(Sighting { seen, live, incoming, arriving: incoming && !defined })))
 }
 
 /// libvirt's state and its reason, in the engine's words.

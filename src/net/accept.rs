@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::codec::{self, DecodeError};
 use super::counters::Counters;
 use super::peer::Peer;
-use super::{CODE_STRANGER, Shared, tls};
+use super::{CODE_STRANGER, Shared, tls, tunnel};
 use crate::agent::ports::Stranger;
 use crate::engine::input::Input;
 
@@ -84,6 +84,9 @@ async fn welcome(
         return;
     };
     match shared.peer_by_key(&key) {
+        Some(peer) if tls::is_tunnel(&connection) => {
+            tunnel::serve(&shared, &peer, &connection).await;
+        }
         Some(peer) if peer.admit(&connection) => {
             Counters::add(&shared.counters.accepted, 1);
             receive(&shared, &peer, &connection).await;

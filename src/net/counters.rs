@@ -59,6 +59,18 @@ counters! {
     strangers = "net_strangers",
     /// Pins refused because the key is another node's, or ours.
     pins_refused = "net_pins_refused",
+    /// Bytes that tunnels took from sockets here and sent.
+    tunnel_bytes_sent = "net_tunnel_bytes_sent",
+    /// Bytes that tunnels received and gave to sockets here.
+    tunnel_bytes_received = "net_tunnel_bytes_received",
+    /// Connections that were let through a tunnel, at either end.
+    tunnels_opened = "net_tunnels_opened",
+    /// Those of them that have ended; the rest is open.
+    tunnels_closed = "net_tunnels_closed",
+    /// Tunnels that a peer asked for and was refused.
+    tunnel_refusals = "net_tunnel_refusals",
+    /// Connections to a tunnel here that the peer did not let through.
+    tunnel_failures = "net_tunnel_failures",
 }
 
 impl Counters {

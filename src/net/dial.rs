@@ -63,7 +63,11 @@ pub(super) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, config: ClientConf
 }
 
 /// Tries the addresses in order.
-async fn dial(shared: &Shared, peer: &Peer, config: &ClientConfig) -> Option<Connection> {
+pub(super) async fn dial(
+    shared: &Shared,
+    peer: &Peer,
+    config: &ClientConfig,
+) -> Option<Connection> {
     for address in peer.addresses() {
         let result = match shared.endpoint.connect_with(config.clone(), address, SERVER_NAME) {
             Ok(connecting) => match timeout(DIAL, connecting).await {

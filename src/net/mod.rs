@@ -7,6 +7,8 @@
 //!                                                  unknown key -> closed, Stranger
 //! ```
 //!
+//! Tunnels for migrations have connections of their own: `tunnel/`.
+//!
 //! A connection carries messages one way only: from the agent that dialled it. Each message has a stream
 //! of its own, so that a slow long one does not hold up short ones. What a peer can make us hold is
 //! bounded: streams at a time, unread bytes, bytes being read, connections, messages waiting to be sent.
@@ -38,6 +40,7 @@ pub mod identity;
 mod peer;
 mod queue;
 pub mod tls;
+mod tunnel;
 
 use counters::Counters;
 use identity::Identity;
@@ -46,8 +49,9 @@ use peer::Peer;
 /// Streams that one connection may have open at a time, and messages of one peer being read at a time.
 /// 64 messages per round trip is 320 in a second over 200 ms.
 const STREAMS: u32 = 64;
-/// Unread bytes that one stream may bring; a long message takes several of these.
-const STREAM_WINDOW: u32 = 1 << 20;
+/// Unread bytes that one stream may bring: as many as its connection, because QUIC has one setting for messages and
+/// tunnels, and a tunnel's stream moves this much in a round trip.
+const STREAM_WINDOW: u32 = CONNECTION_WINDOW;
 /// Unread bytes that one connection may bring.
 const CONNECTION_WINDOW: u32 = MAX_MESSAGE as u32;
 /// A silent connection is dead after this. Longer than a stalled virtual machine, shorter than people wait.
@@ -107,6 +111,8 @@ struct Shared {
     identity: Identity,
     endpoint: Endpoint,
     transport: Arc<TransportConfig>,
+    tunnel_transport: Arc<TransportConfig>,
+    admitted: tunnel::Admitted,
     peers: RwLock<Registry>,
     inputs: InputSender,
     strangers: StrangerSender,
@@ -152,6 +158,8 @@ impl Overlay {
             identity,
             endpoint,
             transport: transport(Some(KEEP_ALIVE)),
+            tunnel_transport: transport(Some(KEEP_ALIVE)),
+            admitted: tunnel::Admitted::default(),
             peers: RwLock::default(),
             inputs,
             strangers,

@@ -16,6 +16,8 @@ use crate::engine::wire::MAX_MESSAGE;
 
 /// Connections that a peer may have to us: the newest, and one that its restart left behind.
 const MAX_INBOUND: usize = 2;
+/// Connections with tunnels, of either direction: three for each migration, and a few of those go on at a time.
+const MAX_TUNNELS: usize = 48;
 /// Bytes of messages that are being read from one peer or wait for the engine: two of the longest.
 const MAX_READING: usize = 2 * MAX_MESSAGE;
 
@@ -40,6 +42,8 @@ struct Changing {
     inbound: VecDeque<Connection>,
     /// Opened by us.
     outbound: Option<Connection>,
+    /// Those that carry tunnels, of either direction.
+    tunnels: Vec<Connection>,
     /// The task that dials and sends.
     sender: Option<AbortHandle>,
     /// Revoked, replaced, or the agent stops: nothing is accepted any more.
@@ -59,6 +63,7 @@ impl Peer {
                 addresses: identity.addresses,
                 inbound: VecDeque::new(),
                 outbound: None,
+                tunnels: Vec::new(),
                 sender: None,
                 ended: false,
             }),
@@ -114,6 +119,17 @@ impl Peer {
         !changing.ended
     }
 
+    /// Keeps a connection that carries tunnels. False if the peer has been revoked meanwhile, or has too many.
+    pub(super) fn keep_tunnel(&self, connection: &Connection) -> bool {
+        let mut changing = self.changing();
+        changing.tunnels.retain(|other| other.close_reason().is_none());
+        let keep = !changing.ended && changing.tunnels.len() < MAX_TUNNELS;
+        if keep {
+            changing.tunnels.push(connection.clone());
+        }
+        keep
+    }
+
     /// Keeps the task that dials, to end it with the peer.
     pub(super) fn adopt(&self, sender: AbortHandle) {
         let mut changing = self.changing();
@@ -131,7 +147,8 @@ impl Peer {
         for connection in changing.inbound.drain(..) {
             connection.close(code, reason);
         }
-        if let Some(connection) = changing.outbound.take() {
+        let tunnels = std::mem::take(&mut changing.tunnels);
+        for connection in changing.outbound.take().into_iter().chain(tunnels) {
             connection.close(code, reason);
         }
         if let Some(sender) = changing.sender.take() {

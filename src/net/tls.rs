@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::Connection;
+use quinn::crypto::rustls::{
+    HandshakeData, NoInitialCipherSuite, QuicClientConfig, QuicServerConfig,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -20,8 +23,10 @@ use rustls::{
 
 use super::identity::Identity;
 
-/// The protocol's name in the handshake. Another one than ours ends it.
+/// The name of messages' protocol in the handshake. Another one than ours ends it.
 const ALPN: &[u8] = b"discovery/1";
+/// The name of tunnels' protocol.
+const TUNNEL_ALPN: &[u8] = b"discovery-tunnel/1";
 
 /// An ed25519 public key's SubjectPublicKeyInfo is these bytes and the key (RFC 8410).
 const SPKI_PREFIX: [u8; 12] =
@@ -57,18 +62,41 @@ pub fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> {
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![identity.certificate()], identity.private())?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), TUNNEL_ALPN.to_vec()];
     // No resumption: each connection proves its key anew, so that a revoked one is out at once.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(QuicServerConfig::try_from(config)?)
 }
 
-/// TLS for dialling the holder of `key`, and nobody else.
+/// Whether the handshake agreed on tunnels.
+#[must_use]
+pub fn is_tunnel(connection: &Connection) -> bool {
+    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    data.is_some_and(|data| data.protocol.as_deref() == Some(TUNNEL_ALPN))
+}
+
+/// TLS for dialling the holder of `key`, and nobody else, for messages.
 ///
 /// # Errors
 /// When the identity's key does not fit; our own bug.
 pub fn client(identity: &Identity, key: [u8; 32]) -> Result<QuicClientConfig, TlsError> {
+    dialling(identity, key, ALPN)
+}
+
+/// The same for tunnels.
+///
+/// # Errors
+/// When the identity's key does not fit; our own bug.
+pub fn tunnel_client(identity: &Identity, key: [u8; 32]) -> Result<QuicClientConfig, TlsError> {
+    dialling(identity, key, TUNNEL_ALPN)
+}
+
+fn dialling(
+    identity: &Identity,
+    key: [u8; 32],
+    protocol: &[u8],
+) -> Result<QuicClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let verifier =
         Arc::new(PinnedKey { key, algorithms: provider.signature_verification_algorithms });
@@ -77,7 +105,7 @@ pub fn client(identity: &Identity, key: [u8; 32]) -> Result<QuicClientConfig, Tl
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(vec![identity.certificate()], identity.private())?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_sni = false;
     Ok(QuicClientConfig::try_from(config)?)

@@ -72,7 +72,7 @@ fn libvirt(uri: &str) -> (Subject, tempfile::TempDir) {
     config.call_timeout = std::time::Duration::from_secs(5);
     config.restart_grace = std::time::Duration::from_secs(1);
     let (sender, inputs) = mpsc::channel(INPUT_QUEUE);
-    let libvirt = Libvirt::start(config, sender).expect("starts without a daemon too");
+    let libvirt = Libvirt::start(config, sender, None).expect("starts without a daemon too");
     let hands = LibvirtHands::new(uri);
     (Subject::new(std::sync::Arc::new(libvirt), inputs, Box::new(hands)), state)
 }

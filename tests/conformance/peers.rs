@@ -391,7 +391,9 @@ mod suite {
         }
         let mut hub = hub;
         for other in &others {
-            let sender = deliver(other, &mut hub, &note("hello")).await;
+            // Each its own word: a late repetition of another's is none of it.
+            let hello = note(&format!("hello from {}", other.identity.node));
+            let sender = deliver(other, &mut hub, &hello).await;
             assert_eq!(sender, other.identity.node);
         }
     }

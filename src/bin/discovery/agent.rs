@@ -76,7 +76,7 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         listing: Listing::default(),
     };
     let kubernetes = Arc::new(Kubernetes::start(kubernetes, client, inputs.clone(), peer_news));
-    let libvirt = Arc::new(Libvirt::start(libvirt_config(&flags), inputs)?);
+    let libvirt = Arc::new(Libvirt::start(libvirt_config(&flags), inputs, Some(overlay.clone()))?);
 
     let board = Board::new();
     let counters: Vec<Arc<dyn CounterSource>> = vec![
