@@ -54,6 +54,12 @@ fn a_node_in_maintenance_is_emptied_and_its_vms_keep_their_memory() {
         assert_eq!(starts(&before), starts(&after), "no VM was started anew, seed {seed}");
         let moved = before.values().filter(|(on, _)| *on == node).count();
         assert!(moved > 0 && told(&world, "Moved") == moved);
+        assert_eq!(
+            told(&world, "Disturbed"),
+            0,
+            "an arrival is no disturbance: {:?}",
+            world.happened
+        );
         assert_eq!(world.broken, vec![], "seed {seed}");
     }
 }

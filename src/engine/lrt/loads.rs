@@ -57,14 +57,16 @@ impl Lrt {
 
     /// The hypervisor tells what VMs have used.
     pub(super) fn loads(&mut self, samples: Vec<VmLoad>, ctx: &mut Context) {
-        let gone: Vec<VmId> = self.monitor.known().filter(|id| !self.counts(id)).cloned().collect();
+        let known = self.monitor.known();
+        let gone: Vec<VmId> = known.filter(|id| !self.counts(id, ctx.now)).cloned().collect();
         for id in gone {
             self.unwatch(&id, ctx);
         }
         for sample in samples {
-            let Some(vmh) = self.vms.get(&sample.id).filter(|_| self.counts(&sample.id)) else {
+            if !self.counts(&sample.id, ctx.now) {
                 continue;
-            };
+            }
+            let Some(vmh) = self.vms.get(&sample.id) else { continue };
             let vm = sample.id.clone();
             let definition = &vmh.record.definition;
             let memory_mib = u32::try_from(definition.memory >> 20).unwrap_or(u32::MAX);
@@ -78,9 +80,12 @@ impl Lrt {
     }
 
     /// A VM whose load is this node's: it runs here, and is to stay unless relief moves it.
-    fn counts(&self, id: &VmId) -> bool {
+    fn counts(&self, id: &VmId, now: Instant) -> bool {
         self.vms.get(id).is_some_and(|vmh| {
-            vmh.record.goal == VmGoal::Run && vmh.moved != MoveProgress::Left && !self.is_leaving()
+            vmh.record.goal == VmGoal::Run
+                && vmh.has_booted(now)
+                && vmh.moved != MoveProgress::Left
+                && !self.is_leaving()
         })
     }
 

@@ -32,6 +32,8 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 /// A guest that ran for this long has recovered: its next failure starts a new back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 
+/// A guest that has been started is busy for a while with that: its load then says nothing of what it will be.
+const BOOTS_FOR: Duration = Duration::from_secs(60);
 /// A migration is given up after this time, and a second for each [`SLOWEST`] bytes of memory and disks.
 const MIGRATE_WITHIN: Duration = Duration::from_secs(120);
 /// Bytes a second that a migration makes at least.
@@ -74,6 +76,8 @@ pub struct Vmh {
     retry_at: Instant,
     failures: u32,
     running_since: Option<Instant>,
+    /// It came by live migration: it did not boot here.
+    came: bool,
     /// It was seen running from the current placement, in this life of the agent or before.
     ran: bool,
     /// What went wrong and has not been announced as healed.
@@ -105,6 +109,7 @@ impl Vmh {
             retry_at: Instant::ZERO,
             failures: 0,
             running_since: None,
+            came: false,
             ran,
             hurt: None,
         }
@@ -181,6 +186,12 @@ impl Vmh {
     #[must_use]
     pub fn wants_to_leave(&self) -> bool {
         self.in_flight.is_none() && self.wanted() == Some(What::Migrate)
+    }
+
+    /// It runs, and has done so for long enough to be judged by its load.
+    #[must_use]
+    pub fn has_booted(&self, now: Instant) -> bool {
+        self.running_since.is_some_and(|since| self.came || now.since(since) >= BOOTS_FOR)
     }
 
     /// Gives the next command if one is wanted and it is time. The hypervisor is there, and has shown its domains.
@@ -408,6 +419,8 @@ impl Vmh {
         match self.domain.as_ref().map(|domain| (domain.state, domain.edited.clone())) {
             Some((DomainState::Running, None)) => self.runs(ctx),
             Some((_, Some(edited))) => self.hurt_by(&format!("was edited: {edited}"), ctx),
+            // It has just arrived, and is about to be continued.
+            Some((DomainState::Paused, None)) if self.came && self.running_since.is_none() => {}
             Some((DomainState::Paused, None)) => self.hurt_by("was paused", ctx),
             Some((DomainState::Stopped(cause), None)) if self.ran => {
                 // The same stop seen twice (an event, then a full pass) is one stop.
@@ -437,6 +450,7 @@ impl Vmh {
 
     /// The domain stopped by itself or was ended; the run strategy decides.
     fn stopped(&mut self, cause: StopCause, ctx: &mut Context) {
+        self.came = false;
         let uptime = self.running_since.take().map(|since| ctx.now.since(since));
         if uptime.is_some_and(|uptime| uptime >= STABLE_AFTER) {
             self.failures = 0;
@@ -518,6 +532,7 @@ impl Vmh {
     pub fn obey(&mut self, definition: VmDefinition, goal: VmGoal, ctx: &mut Context) {
         let changed = self.record.definition != definition || self.record.goal != goal;
         if changed {
+            self.came = self.record.goal == VmGoal::Arrive && goal == VmGoal::Run;
             if self.record.definition.epoch != definition.epoch || self.record.goal != goal {
                 self.record.completed = false;
             }
