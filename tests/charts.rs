@@ -75,6 +75,13 @@ fn image_directories_are_mounted_read_only_and_told_to_the_agent() {
 }
 
 #[test]
+fn the_goal_of_placements_is_told_to_the_agent() {
+    assert!(rendered(&[]).contains("name: DISCOVERY_GOAL\n              value: \"balance\""));
+    let yaml = rendered(&["--set", "agent.scheduling.goal=pack"]);
+    assert!(yaml.contains("name: DISCOVERY_GOAL\n              value: \"pack\""));
+}
+
+#[test]
 fn everything_can_be_switched_off() {
     let yaml = rendered(&["--set", "admission.enforce=false,admission.finalizer=false"]);
     assert!(!yaml.contains("AdmissionPolicy"));
@@ -88,6 +95,7 @@ fn misspelt_and_absurd_values_are_refused_by_name() {
         ("agent.overlayPort=70000", "overlayPort"),
         ("agent.imageCacheLimit=lots", "imageCacheLimit"),
         ("agent.logFormat=xml", "logFormat"),
+        ("agent.scheduling.goal=spread", "goal"),
         ("agent.libvirt.uri=/run/libvirt", "uri"),
         ("image.digest=sha256:abc", "digest"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),

@@ -5,6 +5,7 @@
 //!   life      what people declare: apply, scale, change, terminate, delete
 //!   heal      what befalls guests, daemons, agents and the API server
 //!   nodes     cordons, nodes without room, a gateway's node that loses its power
+//!   moves     nodes in maintenance, overloaded ones: live migration
 //!   upgrade   Helm: upgrade, rollback, uninstall, install again
 //! ```
 //!
@@ -16,6 +17,8 @@ mod cluster;
 mod heal;
 #[path = "lab/life.rs"]
 mod life;
+#[path = "lab/moves.rs"]
+mod moves;
 #[path = "lab/nodes.rs"]
 mod nodes;
 #[path = "lab/upgrade.rs"]

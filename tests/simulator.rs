@@ -40,15 +40,18 @@ fn two_processes_print_the_same_bytes() {
             "--loss",
             "0.05",
             "--schedulers",
-            "none,entropy,snooze,dvms,dvms-ring,dvms-two,discovery",
+            "none,entropy,snooze,dvms,dvms-ring,dvms-lbo,dvms-two,discovery",
             "--no-wall",
             "--format",
             "json",
         ];
         let first = printed(&arguments);
-        assert!(first.contains("\"lost\":") && !first.contains("wall_s"));
+        assert!(first.contains("\"lost\":") && first.contains("\"decision_p50_ms\":"));
+        assert!(!first.contains("wall_s") && !first.contains("peak_mib"));
         assert_eq!(first, printed(&arguments), "{workload}");
     }
+    let table = ["compare", "--pms", "40", "--seeds", "1..3", "--no-wall", "--wide"];
+    assert_eq!(printed(&table), printed(&table));
 }
 
 #[test]
@@ -78,6 +81,24 @@ fn a_run_says_what_it_was_and_what_came_of_it() {
         assert!(run[field].as_f64().is_some_and(|number| number > 0.0), "{field}: {}", run[field]);
     }
     assert!(run["wall_s"].as_f64().is_some());
+    let [mean, median] = ["decision_ms", "decision_p50_ms"].map(|field| run[field].as_f64());
+    assert!(median > Some(200.0) && mean > median, "{mean:?} {median:?}");
+    assert!(run["wait_longest_s"].as_f64() < run["violation_longest_s"].as_f64());
+    assert!(run["peak_mib"].as_f64().is_some_and(|mib| mib > 1.0));
+}
+
+#[test]
+fn a_wide_table_shows_what_the_other_has_no_room_for() {
+    let shared = ["--workload", "locality", "--pms", "40", "--seeds", "1..3", "--wide"];
+    let per_seed = printed(&[&["run", "--scheduler", "dvms-lbo"], &shared[..]].concat());
+    let compared = printed(&[&["compare", "--schedulers", "none,dvms-lbo"], &shared[..]].concat());
+    for text in [&per_seed, &compared] {
+        for column in ["longest s", "wait s", "p50", "intra-site", "events/s", "peak MiB"] {
+            assert!(text.contains(column), "{column}: {text}");
+        }
+        assert_eq!(text.lines().filter(|line| line.is_empty()).count(), 1, "two tables: {text}");
+        assert_eq!(text.lines().count(), 7, "{text}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::snapshot::{
     Part, PartitionBelief, PeerBelief, ReservationBelief, Snapshot, VeBelief, VmBelief,
 };
-use crate::engine::effect::{Action, ClusterAction};
+use crate::engine::effect::{Action, ClusterAction, HypervisorCommand};
 use crate::engine::id::{NodeName, VeUid};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input};
 use crate::engine::report::{NodeReport, VeReport};
@@ -67,6 +67,12 @@ impl Beliefs {
             Input::Hypervisor(HypervisorInput::Available(available)) => {
                 self.hypervisor = Some(*available);
             }
+            Input::Hypervisor(HypervisorInput::Migrated { figures, .. }) => {
+                self.count("migrations_out", 1);
+                self.count("migration_milliseconds", figures.took_ms);
+                self.count("migration_downtime_milliseconds", figures.downtime_ms);
+                self.count("migration_sent_bytes", figures.sent);
+            }
             _ => {}
         }
     }
@@ -85,6 +91,9 @@ impl Beliefs {
             }
             Action::Cluster(ClusterAction::ReportVe(report)) => {
                 self.reports.insert(report.uid.clone(), (**report).clone());
+            }
+            Action::Hypervisor { command: HypervisorCommand::Migrate(_), .. } => {
+                self.count("migrations_begun", 1);
             }
             Action::Cluster(ClusterAction::ReleaseVe { uid, .. }) => {
                 self.reports.remove(uid);
@@ -134,6 +143,8 @@ impl Beliefs {
             self.gauges.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         let count = |number: usize| u32::try_from(number).map_or(f64::INFINITY, f64::from);
         gauges.insert("procedures_queued".to_owned(), count(view.queued));
+        gauges.insert("load_processors".to_owned(), view.load / 100.0);
+        gauges.insert("load_capacity_processors".to_owned(), view.load_capacity / 100.0);
         gauges.insert("ves_seen".to_owned(), count(view.seen));
         gauges.insert("stray_domains".to_owned(), count(view.strays.len()));
         Snapshot {

@@ -25,6 +25,7 @@ use super::snapshot::Board;
 use crate::engine::effect::{Action, ClusterAction, Effects};
 use crate::engine::id::NodeName;
 use crate::engine::input::Input;
+use crate::engine::lrt::solver::Goal;
 use crate::engine::report::{About, Happening};
 use crate::engine::time::Instant;
 use crate::engine::{Config, Engine};
@@ -72,8 +73,12 @@ pub struct DriverConfig {
     pub node: NodeName,
     /// Feeds the engine's generator: chosen anew at each start.
     pub seed: u64,
+    /// Seconds of overload that a migration must save; without, overloads are left alone.
+    pub threshold_s: Option<f64>,
     /// Version and commit, for people.
     pub version: String,
+    /// What this cluster wants of its placements.
+    pub goal: Goal,
 }
 
 /// One agent's driver. Dropping it, at any point, loses nothing that was promised.
@@ -116,7 +121,8 @@ impl Driver {
         mailboxes: Mailboxes,
         board: Board,
     ) -> Self {
-        let made = Config { node: config.node.clone(), seed: config.seed };
+        let (node, seed, threshold_s) = (config.node.clone(), config.seed, config.threshold_s);
+        let made = Config { node, seed, threshold_s, goal: config.goal };
         let (engine, first) = Engine::recover(made, recovered.kept, clock::now());
         let peers = recovered.peers.into_iter().filter(|peer| peer.node != config.node);
         let pinned = peers.map(|peer| (peer.node.clone(), peer)).collect();

@@ -262,6 +262,7 @@ impl StoredNode {
             identity: None,
             declared: NodeDeclared {
                 labels: BTreeMap::new(),
+                maintenance: false,
                 schedulable: true,
                 reserved: Resources::default(),
                 cpu_overcommit_percent: 100,

@@ -62,6 +62,8 @@ pub mod node_condition {
     pub const HYPERVISOR_READY: &str = "HypervisorReady";
     /// Guests run on hardware virtualisation.
     pub const ACCELERATED: &str = "Accelerated";
+    /// It is in maintenance, and no VM is left on it. Absent unless it is in maintenance.
+    pub const DRAINED: &str = "Drained";
     /// Its storage is nearly full: no new disks.
     pub const STORAGE_FULL: &str = "StorageFull";
 }
@@ -82,6 +84,12 @@ pub mod node_reason {
     pub const CORDONED: &str = "Cordoned";
     /// `spec.schedulable` is false.
     pub const DECLARED_UNSCHEDULABLE: &str = "DeclaredUnschedulable";
+    /// `spec.maintenance` is true.
+    pub const MAINTENANCE: &str = "Maintenance";
+    /// VMs are leaving it.
+    pub const DRAINING: &str = "Draining";
+    /// No VM is left on it.
+    pub const EMPTY: &str = "Empty";
     /// KVM works: a probe guest ran.
     pub const KVM: &str = "Kvm";
     /// KVM is absent or does not work: guests are emulated.

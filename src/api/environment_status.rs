@@ -154,6 +154,8 @@ pub enum VmState {
     Running,
     /// Its processors are paused, and about to be continued.
     Paused,
+    /// Its guest runs, and is being moved to another node.
+    Migrating,
     /// Its node stops it.
     Stopping,
     /// Stopped, as declared.

@@ -41,6 +41,12 @@ pub const DEFAULT_CPU_PERCENT: u32 = 400;
         description = "Whether new VMs may be placed on it"
     ),
     printcolumn(
+        name = "Drained",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Drained\")].status",
+        description = "In maintenance: whether no VM is left on it"
+    ),
+    printcolumn(
         name = "VMs",
         type_ = "integer",
         json_path = ".status.vms",
@@ -73,6 +79,12 @@ pub struct PhysicalNodeSpec {
     #[serde(default = "yes")]
     pub schedulable: bool,
 
+    /// Whether VMs are to leave this node: each is moved to another one by live migration, as far as there is room and
+    /// its constraints allow; and no new ones come. The condition `Drained` tells when none is left, and what is waited for.
+    /// Back to `false`, moves that have not ended are called off. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub maintenance: bool,
+
     /// What is kept from VMs, for the host itself and for pods.
     #[serde(default)]
     pub reserved: Reserved,
@@ -95,6 +107,7 @@ impl Default for PhysicalNodeSpec {
     fn default() -> Self {
         Self {
             schedulable: true,
+            maintenance: false,
             reserved: Reserved::default(),
             overcommit: Overcommit::default(),
             site: None,

@@ -67,9 +67,11 @@ pub enum HypervisorCommand {
         /// Where it comes from.
         from: NodeName,
     },
-    /// Move a running domain to a peer that expects it, live, with its disks' contents. Succeeds when it runs there and
-    /// no longer here (its disks stay here, until it is removed); after a failure it is here as it was. A domain that is
-    /// not running here is a failure of the kind [`super::host::FailureKind::NotHere`].
+    /// Move a running domain to a peer that expects it, live, with its disks' contents. Succeeds when it is there, *paused*,
+    /// and no longer here (its disks stay here, until it is removed); after a failure it is here as it was. That it is
+    /// continued there is another command, once it is certain that it is not here: the answer of the last step may be lost,
+    /// and then both ends have it, but only one of them runs. A domain that is not here is a failure of the kind
+    /// [`super::host::FailureKind::NotHere`].
     Migrate(Box<Migration>),
     /// Give up the migration of this VM that is under way, if one is: it then ends with a failure. Overtakes all other commands
     /// and has no end of its own.

@@ -60,6 +60,8 @@ pub struct NodeDeclared {
     pub labels: std::collections::BTreeMap<String, String>,
     /// New VMs may be placed here: `spec.schedulable` is not false and the `Node` is not cordoned.
     pub schedulable: bool,
+    /// `spec.maintenance`: its VMs are to leave it.
+    pub maintenance: bool,
     /// Kept free for the host itself.
     pub reserved: super::spec::Resources,
     /// Virtual processors per processor, in percent.

@@ -121,9 +121,13 @@ fn constraints_hold(record: &VeRecord, engines: &[&Engine], broken: &mut Vec<Bro
             .filter(|node| node_labels.contains_key(node))
             .collect();
         let domains = |over: &Domain| -> BTreeSet<String> {
-            let name = |node: &&NodeName| match over {
-                Domain::Node => node.to_string(),
-                Domain::Zone => labels(node).get(ZONE_LABEL).cloned().unwrap_or_default(),
+            let name = |node: &&NodeName| match (
+                over,
+                labels(node).get(ZONE_LABEL).filter(|zone| !zone.is_empty()),
+            ) {
+                (Domain::Zone, Some(zone)) => format!("/{zone}"),
+                // A node without a zone is one of its own.
+                (Domain::Zone, None) | (Domain::Node, _) => node.to_string(),
             };
             bound.iter().map(name).collect()
         };

@@ -12,6 +12,7 @@
 //! effects, on a node and in the simulator.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod constraint;
 pub mod context;
 pub mod dnt;
 pub mod effect;
@@ -36,16 +37,18 @@ use rand::rngs::ChaCha8Rng;
 use context::Context;
 use dnt::{Change, Dnt, News, PeerState};
 use effect::{ClusterAction, Effects};
-use id::{NodeName, VeUid};
+use id::{NodeName, VeUid, VmId};
 use input::{ClusterInput, Input, VeDeclared};
 use lrt::Lrt;
+use lrt::partition::Asked;
 use lrt::procedure::{Ended, Request};
+use lrt::solver::Goal;
 use record::Kept;
 use report::NodeReport;
 use time::Instant;
 use vet::gateway::Gateway;
 use vet::register::Registers;
-use vet::veh::{self, Rooms, Veh};
+use vet::veh::{self, Rooms, Told, Veh};
 use wire::{Message, Order};
 
 /// What an engine is made with.
@@ -55,6 +58,10 @@ pub struct Config {
     pub node: NodeName,
     /// Feeds the generator. On nodes: chosen anew at each start. In the simulator: stated.
     pub seed: u64,
+    /// Seconds of overload that a migration must save; without, overloads are left alone.
+    pub threshold_s: Option<f64>,
+    /// What this cluster wants of its placements, where constraints leave a choice.
+    pub goal: Goal,
 }
 
 /// One agent's engine.
@@ -97,7 +104,7 @@ impl Engine {
         let out = std::mem::take(&mut ctx.out);
         let engine = Self {
             dnt: Dnt::new(&config.node, incarnation, config.seed.wrapping_add(1)),
-            lrt: Lrt::recover(vms, incarnation),
+            lrt: Lrt::recover(vms, incarnation, config.threshold_s).with_goal(config.goal),
             registers: Registers::recover(ves),
             vehs,
             gateway: Gateway::default(),
@@ -145,6 +152,9 @@ impl Engine {
         let own = self.own_state();
         let news = self.dnt.wake(&own, &mut self.ctx);
         self.peers_changed(&news);
+        if self.lrt.wants_peers(self.ctx.now) {
+            self.choose_acquaintances();
+        }
         let ended = self.lrt.wake(&mut self.ctx);
         self.procedure_ended(ended);
         let due: Vec<VeUid> = self
@@ -210,10 +220,11 @@ impl Engine {
             Message::Reserve { procedure, priority, .. } if procedure.initiator == *from => {
                 self.lrt.reserve(procedure, priority, &mut self.ctx);
             }
-            Message::Prepare { procedure, handler, order, vms }
+            Message::Prepare { procedure, handler, order, vms, arriving }
                 if procedure.initiator == *from && handler == *from =>
             {
-                self.lrt.prepare(procedure, handler, order, vms, &mut self.ctx);
+                let asked = Asked { handler, order, vms, arriving };
+                self.lrt.prepare(procedure, asked, &mut self.ctx);
             }
             Message::Release { procedure, undo } if procedure.initiator == *from => {
                 let before = self.lrt.free();
@@ -237,7 +248,12 @@ impl Engine {
                     self.room_appeared();
                 }
             }
-            Message::Observed { ve, order, vms } => self.observed(from, ve, order, vms),
+            Message::Observed { ve, order, leaving, vms } => {
+                self.observed(from, ve, Told { order, leaving, vms });
+            }
+            Message::Move { vm, to } => self.asked_to_move(from, &vm, to),
+            Message::Stays { vm, why } => self.lrt.stays(from, &vm, why, &mut self.ctx),
+            Message::Relief(said) => self.lrt.relief_said(from, said, &mut self.ctx),
             // Somebody speaks in another's name.
             Message::Reserve { .. }
             | Message::Prepare { .. }
@@ -289,10 +305,19 @@ impl Engine {
         self.reconcile(&uid);
     }
 
-    fn observed(&mut self, from: &NodeName, ve: VeUid, order: u64, vms: Vec<report::VmObserved>) {
+    fn asked_to_move(&mut self, from: &NodeName, vm: &VmId, to: NodeName) {
+        if let Some(veh) = self.vehs.get_mut(&vm.ve) {
+            let (registers, lrt, dnt) = (&mut self.registers, &mut self.lrt, &self.dnt);
+            let rooms = &mut Rooms { registers, lrt, dnt };
+            veh.asked_to_move(from, vm, to, rooms, &mut self.ctx);
+            self.reconcile(&vm.ve);
+        }
+    }
+
+    fn observed(&mut self, from: &NodeName, ve: VeUid, told: Told) {
         let buried = self.registers.read(&ve).is_some_and(|record| record.tombstone);
         if buried {
-            if !vms.is_empty() {
+            if !told.vms.is_empty() {
                 // A late message raised something from the dead: nothing of it is to be there.
                 let handler = self.ctx.node.clone();
                 let order = Order { ve, handler, order: u64::MAX, open: 0, vms: Vec::new() };
@@ -302,7 +327,7 @@ impl Engine {
         }
         if let Some(veh) = self.vehs.get_mut(&ve) {
             let (registers, lrt, dnt) = (&mut self.registers, &mut self.lrt, &self.dnt);
-            veh.hear(from, order, vms, &mut Rooms { registers, lrt, dnt }, &mut self.ctx);
+            veh.hear(from, told, &mut Rooms { registers, lrt, dnt }, &mut self.ctx);
             self.reconcile(&ve);
         }
     }
@@ -327,7 +352,15 @@ impl Engine {
         }
     }
 
+    fn choose_acquaintances(&mut self) {
+        let peers = lrt::loads::acquaintances(&self.ctx.node, &self.dnt.nearest());
+        self.lrt.know_peers(peers, &mut self.ctx);
+    }
+
     fn peers_changed(&mut self, news: &News) {
+        if !news.changes.is_empty() {
+            self.choose_acquaintances();
+        }
         for change in &news.changes {
             let (node, up) = match change {
                 Change::Up(node) => (node, true),
@@ -382,6 +415,7 @@ impl Engine {
             vms: self.lrt.vms().count() as u32,
             running: self.lrt.vms().filter(running).count() as u32,
             schedulable: self.lrt.open().is_ok(),
+            leaving: self.lrt.is_leaving().then(|| self.lrt.still_here()),
             peers: self.dnt.live().count() as u32,
             gateway: self.gateway.is_active(),
             coordinate: [x, y, z, coordinate.height].map(round),

@@ -64,6 +64,60 @@ pub struct Placement {
     pub epoch: u64,
     /// Its memory is promised there. Not so while the environment is terminated: then only its disks are.
     pub active: bool,
+    /// It is on its way to another node.
+    pub moving: Option<Moving>,
+}
+
+/// A VM's live migration, as its environment's record has it. Until it is over, the VM is where its placement says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    /// Where to.
+    pub to: NodeName,
+    /// The placement that it will be there.
+    pub epoch: u64,
+    /// How far it is.
+    pub step: MoveStep,
+    /// Why it moves.
+    pub why: MoveReason,
+}
+
+/// How far a migration is. Each step is on disk before the orders that belong to it are sent.
+///
+/// ```text
+///   Preparing ──target is ready──> Going ──source: it is gone──> the placement is the target's
+///       │                            │ called off └──source: failed──────────┐
+///       └──called off──> no move     └──> Halting ──source: it is here──> Clearing ──target: nothing here──> no move
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MoveStep {
+    /// The target fetches images and makes disks. The source knows of nothing.
+    Preparing,
+    /// The source has the order to send it, and may have done so.
+    Going,
+    /// Called off: the source is to say whether it still has it.
+    Halting,
+    /// It is at the source: the target is to forget it. Only when it has may the source do anything with it again.
+    Clearing,
+}
+
+/// Why a VM moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MoveReason {
+    /// Its node empties itself.
+    Maintenance,
+    /// Its node is overloaded, or about to be.
+    Load,
+}
+
+impl MoveReason {
+    /// In a word, for people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Maintenance => "maintenance",
+            Self::Load => "load",
+        }
+    }
 }
 
 /// The record of one virtual environment: what the replicated register will hold.
@@ -92,6 +146,8 @@ pub struct VeRecord {
 pub enum VmGoal {
     /// Nothing is here yet: there is only a promise.
     Absent,
+    /// Be ready for it: it arrives by live migration. Nothing is started.
+    Arrive,
     /// Run.
     Run,
     /// Be stopped, keep the disks.
@@ -131,6 +187,40 @@ pub struct VmRecord {
     pub completed: bool,
     /// How often it was started again.
     pub restarts: u32,
+    /// Its part in a live migration, written before anything of it is done.
+    pub transit: Transit,
+}
+
+/// What a node is to do about a VM's live migration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transit {
+    /// There is none.
+    #[default]
+    None,
+    /// It arrives from that node.
+    Arriving {
+        /// Where it is.
+        from: NodeName,
+    },
+    /// Send it there. Whatever becomes of it, it is not started or continued here until the next order.
+    Leaving {
+        /// Where to.
+        to: NodeName,
+        /// The placement that it will be there.
+        epoch: u64,
+        /// Why.
+        why: MoveReason,
+    },
+    /// Stop sending it, and tell whether it is still here. It is not started or continued here until the next order.
+    Halted,
+}
+
+impl VeRecord {
+    /// The agent that handles it.
+    #[must_use]
+    pub fn handler(&self) -> Option<&NodeName> {
+        self.declared.replica_set.first()
+    }
 }
 
 impl Promise {
@@ -146,7 +236,8 @@ impl VmRecord {
     #[must_use]
     pub fn held(&self) -> Resources {
         let size = |vm: &VmDefinition| Resources::of(vm.cpus, vm.memory);
-        let goal = (self.goal == VmGoal::Run).then(|| size(&self.definition));
+        let stays = matches!(self.goal, VmGoal::Run | VmGoal::Arrive);
+        let goal = stays.then(|| size(&self.definition));
         let promised = self.promise.as_ref().map(|promise| size(&promise.definition));
         let parts = [goal, self.running, promised].into_iter().flatten();
         parts.fold(Resources::default(), |held, part| held.largest(&part))

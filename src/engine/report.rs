@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::host::{DomainSeen, HostInfo};
 use super::id::{NodeName, VeName, VeUid, VmId};
+use super::record::Transit;
 use super::spec::Resources;
 
 /// Where a virtual environment is in its life.
@@ -57,6 +58,10 @@ pub enum VmPhase {
     Running,
     /// It is paused and about to be continued.
     Paused,
+    /// It runs, and is being moved to another node.
+    Migrating,
+    /// It is to arrive from another node.
+    Arriving,
     /// It is being stopped.
     Stopping,
     /// It is stopped, as wanted.
@@ -132,6 +137,8 @@ pub struct NodeReport {
     pub running: u32,
     /// New VMs may be placed here.
     pub schedulable: bool,
+    /// It is in maintenance: what of its VMs is still here, a few words each.
+    pub leaving: Option<Vec<String>>,
     /// Live peers, without this node.
     pub peers: u32,
     /// This agent is a gateway.
@@ -190,4 +197,26 @@ pub struct VmObserved {
     pub reason: Option<String>,
     /// Restarts so far.
     pub restarts: u32,
+    /// Its part in a live migration.
+    pub transit: Transit,
+    /// How far this node is with that part.
+    pub moved: MoveProgress,
+}
+
+/// How far a node is with its part in a live migration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MoveProgress {
+    /// It has not ended.
+    #[default]
+    Open,
+    /// The target: everything is ready for it.
+    Ready,
+    /// The target cannot make itself ready: why.
+    CannotArrive(String),
+    /// The source: it has been sent, and is not here any more.
+    Left,
+    /// The source: it was not sent, and is here: why.
+    Stayed(String),
+    /// The source: it is not here. Either it was sent, or it ended before.
+    NotHere,
 }

@@ -3,11 +3,10 @@
 //! The API server has validated it; the rim that converts it bounds it again, and so does the wire
 //! (a peer is not the API server).
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::id::{MemberName, NodeName, VeName, VeUid, VmId};
+pub use super::constraint::{Constraint, Domain, NodeSelector};
+use super::id::{MemberName, VeName, VeUid, VmId};
 
 /// Most VMs one virtual environment may hold.
 pub const MAX_VMS: u32 = 256;
@@ -107,95 +106,6 @@ pub enum RunStrategy {
     RerunOnFailure,
     /// Never start it again.
     Once,
-}
-
-/// What a spread or gather counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Domain {
-    /// Physical nodes.
-    Node,
-    /// The nodes' `topology.kubernetes.io/zone`.
-    Zone,
-}
-
-/// Nodes chosen by name or by labels. A node matches when it is named, or when it carries every label
-/// of a non-empty `labels`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeSelector {
-    /// By name.
-    pub names: Vec<NodeName>,
-    /// By labels, all of which must match.
-    pub labels: BTreeMap<String, String>,
-}
-
-impl NodeSelector {
-    /// Whether this node is chosen.
-    #[must_use]
-    pub fn matches(&self, node: &NodeName, labels: &BTreeMap<String, String>) -> bool {
-        let labelled = || self.labels.iter().all(|(key, value)| labels.get(key) == Some(value));
-        self.names.contains(node) || (!self.labels.is_empty() && labelled())
-    }
-}
-
-/// A placement constraint, named as the literature names it (BtrPlace). An empty `members` means all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Constraint {
-    /// No two VMs of the members share a domain.
-    Spread {
-        /// Whom it binds.
-        members: Vec<MemberName>,
-        /// Node or zone.
-        over: Domain,
-    },
-    /// All VMs of the members are in one domain.
-    Gather {
-        /// Whom it binds.
-        members: Vec<MemberName>,
-        /// Node or zone.
-        over: Domain,
-    },
-    /// The members' VMs run on these nodes only.
-    Fence {
-        /// Whom it binds.
-        members: Vec<MemberName>,
-        /// Where they may run.
-        nodes: NodeSelector,
-    },
-    /// The members' VMs never run on these nodes.
-    Ban {
-        /// Whom it binds.
-        members: Vec<MemberName>,
-        /// Where they may not run.
-        nodes: NodeSelector,
-    },
-    /// The environment uses at most this many nodes.
-    MaxNodes(u32),
-}
-
-impl Constraint {
-    /// The literature's name, as in the manifest.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Spread { .. } => "spread",
-            Self::Gather { .. } => "gather",
-            Self::Fence { .. } => "fence",
-            Self::Ban { .. } => "ban",
-            Self::MaxNodes(_) => "maxNodes",
-        }
-    }
-
-    /// Whether it binds this member.
-    #[must_use]
-    pub fn binds(&self, member: &MemberName) -> bool {
-        match self {
-            Self::Spread { members, .. }
-            | Self::Gather { members, .. }
-            | Self::Fence { members, .. }
-            | Self::Ban { members, .. } => members.is_empty() || members.contains(member),
-            Self::MaxNodes(_) => true,
-        }
-    }
 }
 
 /// What one VM is, complete: all that its node needs to run it with nobody to ask.

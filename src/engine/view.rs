@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Engine;
 use super::id::{NodeName, VeUid};
-use super::record::{VeRecord, VmRecord};
+use super::record::{MoveStep, VeRecord, VmRecord};
 use super::report::VmPhase;
 use super::spec::Resources;
 
@@ -25,6 +25,10 @@ pub struct EngineView {
     pub allocatable: Resources,
     /// What VMs use or were promised.
     pub allocated: Resources,
+    /// What its VMs load it with, percent of a processor.
+    pub load: f64,
+    /// More than that and it is overloaded, percent of a processor.
+    pub load_capacity: f64,
     /// The partition that this node is in: whose, and for how long, milliseconds.
     pub partition: Option<(String, u64)>,
     /// The partition that this agent's procedure has reserved.
@@ -78,6 +82,8 @@ pub struct VeView {
     pub tombstone: bool,
     /// `member-index`, node, epoch, and whether its memory is promised there.
     pub placements: Vec<(String, NodeName, u64, bool)>,
+    /// VMs on their way: `member-index`, where to, and how far.
+    pub moves: Vec<(String, NodeName, MoveStep)>,
     /// Orders given so far.
     pub order: u64,
     /// Placement epochs given so far.
@@ -97,6 +103,8 @@ pub struct VmView {
     pub phase: VmPhase,
     /// Why.
     pub reason: Option<String>,
+    /// What it loads its node with, percent of a processor, once that is known.
+    pub load: Option<f64>,
 }
 
 impl Engine {
@@ -118,6 +126,7 @@ impl Engine {
             record: vmh.record.clone(),
             phase: vmh.phase(now),
             reason: vmh.reason.clone(),
+            load: self.lrt.load_of(&vmh.record.definition.id),
         });
         EngineView {
             node: self.ctx.node.clone(),
@@ -127,6 +136,8 @@ impl Engine {
             seen: self.gateway.seen(),
             allocatable: self.lrt.allocatable(),
             allocated: self.lrt.allocated(),
+            load: self.lrt.load(),
+            load_capacity: self.lrt.load_capacity(),
             partition: self
                 .lrt
                 .lock()
@@ -148,6 +159,10 @@ impl Engine {
             let name = format!("{}-{}", id.member, id.index);
             (name, placement.node.clone(), placement.epoch, placement.active)
         });
+        let moves = record.placements.iter().filter_map(|(id, placement)| {
+            let moving = placement.moving.as_ref()?;
+            Some((format!("{}-{}", id.member, id.index), moving.to.clone(), moving.step))
+        });
         let wait = self.vehs.get(&record.declared.uid).and_then(|veh| veh.wait());
         VeView {
             uid: record.declared.uid.clone(),
@@ -156,6 +171,7 @@ impl Engine {
             deleting: record.declared.deleting,
             tombstone: record.tombstone,
             placements: placements.collect(),
+            moves: moves.collect(),
             order: record.order,
             epoch: record.epoch,
             owing: record.owing.clone(),

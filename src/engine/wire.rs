@@ -5,9 +5,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::dnt::PeerState;
-use super::id::{NodeName, ProcedureId, VeUid};
+use super::id::{NodeName, ProcedureId, VeUid, VmId};
 use super::input::VeDeclared;
-use super::lrt::NodeOffer;
+use super::lrt::{NodeOffer, relief};
+use super::record::Transit;
 use super::report::VmObserved;
 use super::spec::{MAX_VMS, VmDefinition};
 use super::time::Instant;
@@ -20,6 +21,9 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 
 /// Longest membership packet, bytes: a QUIC datagram would hold it.
 pub const MAX_SWIM_PACKET: usize = 1200;
+
+/// Longest reason that is told, bytes.
+pub const MAX_REASON: usize = 4096;
 
 /// One message between agents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +81,8 @@ pub enum Message {
         order: u64,
         /// All of them or none.
         vms: Vec<VmDefinition>,
+        /// They run elsewhere, and are to arrive by live migration.
+        arriving: bool,
     },
     /// The answer to a prepare.
     Prepared {
@@ -100,9 +106,27 @@ pub enum Message {
         ve: VeUid,
         /// The newest order it has on disk, 0 if it has only prepared.
         order: u64,
+        /// It empties itself: its VMs are to move.
+        leaving: bool,
         /// Each VM that it holds.
         vms: Vec<VmObserved>,
     },
+    /// A node asks the handler of one of its VMs to have it moved to a node that would take it.
+    Move {
+        /// Which VM.
+        vm: VmId,
+        /// Where to.
+        to: NodeName,
+    },
+    /// The handler's answer when it cannot: why.
+    Stays {
+        /// Which VM.
+        vm: VmId,
+        /// As the end of a sentence that begins with the VM's name.
+        why: String,
+    },
+    /// Two nodes about their loads and a move between them.
+    Relief(relief::protocol::Message),
 }
 
 /// The answer to a reserve.
@@ -147,6 +171,8 @@ pub struct OrderedVm {
     pub run: bool,
     /// It may be restarted now to follow a changed definition (a rolling change: one VM at a time).
     pub may_restart: bool,
+    /// This node's part in its live migration.
+    pub transit: Transit,
 }
 
 impl Message {
@@ -170,6 +196,7 @@ impl Message {
                 Err("declare: too many VMs")
             }
             Self::Declare(ve) if ve.replica_set.len() > 5 => Err("declare: replica set too large"),
+            Self::Stays { why, .. } if why.len() > MAX_REASON => Err("stays: reason too long"),
             Self::Ping { state, .. } | Self::Pong { state, .. } if !state.is_finite() => {
                 Err("ping: coordinate is not a number")
             }

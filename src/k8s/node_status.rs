@@ -20,6 +20,9 @@ const MOVED_AT_LEAST: i64 = 1000;
 /// How much surer (or less sure) a coordinate must have become, percent.
 const SURER_AT_LEAST: i64 = 20;
 
+/// How many VMs a sentence names.
+const LISTED: usize = 4;
+
 /// What of this node is known otherwise.
 pub(super) struct Facts {
     /// `metadata.generation` of the `PhysicalNode`.
@@ -126,6 +129,14 @@ fn conditions(
         condition(node_condition::SCHEDULABLE, schedulable(report, facts)),
         condition(node_condition::HYPERVISOR_READY, hypervisor),
     ];
+    if let Some(here) = &report.leaving {
+        let drained = if here.is_empty() {
+            report::Condition::yes(node_reason::EMPTY, "no VM is left here: it can be switched off")
+        } else {
+            report::Condition::no(node_reason::DRAINING, still_here(here))
+        };
+        conditions.push(condition(node_condition::DRAINED, drained));
+    }
     if let Some(host) = &report.host {
         let accelerated = match host.acceleration {
             host::Acceleration::Kvm => {
@@ -141,9 +152,24 @@ fn conditions(
     conditions
 }
 
+/// What a node in maintenance waits for.
+fn still_here(vms: &[String]) -> String {
+    let first = vms.iter().take(LISTED).cloned().collect::<Vec<_>>().join("; ");
+    let more = vms.len().saturating_sub(LISTED);
+    let count =
+        if vms.len() == 1 { "1 VM is".to_owned() } else { format!("{} VMs are", vms.len()) };
+    if more > 0 {
+        format!("{count} left: {first}; and {more} more")
+    } else {
+        format!("{count} left: {first}")
+    }
+}
+
 fn schedulable(report: &NodeReport, facts: &Facts) -> report::Condition {
     if report.schedulable {
         report::Condition::yes(node_reason::ACCEPTING, "new VMs may be placed here")
+    } else if report.leaving.is_some() {
+        report::Condition::no(node_reason::MAINTENANCE, "spec.maintenance is true")
     } else if facts.cordoned {
         report::Condition::no(node_reason::CORDONED, "the Kubernetes Node is cordoned")
     } else if report.hypervisor_available {
@@ -207,6 +233,7 @@ mod tests {
             vms: 3,
             running: 3,
             schedulable: true,
+            leaving: None,
             peers: 2,
             gateway: true,
             coordinate,

@@ -87,6 +87,7 @@ fn merge(physical: Option<&Physical>, node: &Labelled) -> NodeDeclared {
     NodeDeclared {
         labels: node.labels.clone(),
         schedulable: physical.is_some() && spec.schedulable && !node.cordoned,
+        maintenance: spec.maintenance,
         reserved: Resources {
             cpu_milli: read("spec.reserved.cpus", api::milli(&spec.reserved.cpus)),
             memory: read("spec.reserved.memory", api::bytes(&spec.reserved.memory)),

@@ -33,7 +33,8 @@ pub(super) fn status(
 ) -> VirtualEnvironmentStatus {
     let wanted = report.vms.iter().filter(|vm| vm.phase != VmPhase::Removing);
     let desired = count(wanted.clone());
-    let running = count(wanted.clone().filter(|vm| vm.phase == VmPhase::Running));
+    let up = |vm: &&VmReport| matches!(vm.phase, VmPhase::Running | VmPhase::Migrating);
+    let running = count(wanted.clone().filter(up));
     let mut nodes: Vec<String> =
         report.vms.iter().filter_map(|vm| Some(vm.node.as_ref()?.to_string())).collect();
     nodes.sort();
@@ -159,6 +160,7 @@ fn state(phase: VmPhase) -> VmState {
         VmPhase::Starting => VmState::Starting,
         VmPhase::Running => VmState::Running,
         VmPhase::Paused => VmState::Paused,
+        VmPhase::Migrating | VmPhase::Arriving => VmState::Migrating,
         VmPhase::Stopping => VmState::Stopping,
         VmPhase::Stopped => VmState::Stopped,
         VmPhase::BackOff => VmState::BackOff,

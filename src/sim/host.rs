@@ -6,16 +6,31 @@ use crate::engine::effect::HypervisorCommand;
 use crate::engine::host::{
     Acceleration, DomainSeen, DomainState, Failure, FailureKind, HostInfo, StopCause,
 };
-use crate::engine::id::VmId;
+use crate::engine::id::{NodeName, VmId};
 use crate::engine::spec::{Resources, VmDefinition};
+
+/// A domain, and the machine in it.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// As its hypervisor shows it.
+    pub seen: DomainSeen,
+    /// What it takes.
+    pub size: Resources,
+    /// Which start of the VM this is: goes with its memory to another host.
+    pub start: u64,
+    /// It came by live migration, and has not been continued.
+    pub arrived: bool,
+}
 
 /// A machine's hypervisor.
 #[derive(Debug)]
 pub struct Host {
     capacity: Resources,
     boots: u64,
-    domains: BTreeMap<VmId, (DomainSeen, Resources)>,
-    /// Disks, by VM: they outlive the power.
+    domains: BTreeMap<VmId, Guest>,
+    /// VMs that may arrive: from where, and as which placement.
+    expected: BTreeMap<VmId, (NodeName, VmDefinition)>,
+    /// Disks, by VM: they outlive the power. How often the VM was started from them.
     pub disks: BTreeMap<VmId, u32>,
 }
 
@@ -23,7 +38,13 @@ impl Host {
     /// A machine of this size without domains.
     #[must_use]
     pub fn new(capacity: Resources) -> Self {
-        Self { capacity, boots: 1, domains: BTreeMap::new(), disks: BTreeMap::new() }
+        Self {
+            capacity,
+            boots: 1,
+            domains: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            disks: BTreeMap::new(),
+        }
     }
 
     /// What its hypervisor tells.
@@ -41,31 +62,43 @@ impl Host {
     /// Every domain.
     #[must_use]
     pub fn list(&self) -> Vec<DomainSeen> {
-        self.domains.values().map(|(seen, _)| seen.clone()).collect()
+        self.domains.values().map(|guest| guest.seen.clone()).collect()
     }
 
-    /// VMs that run now, with what they take.
+    /// A VM's domain.
+    #[must_use]
+    pub fn guest(&self, id: &VmId) -> Option<&Guest> {
+        self.domains.get(id)
+    }
+
+    /// VMs that run now, with what they take. One that has arrived and waits to be continued does not run.
     pub fn running(&self) -> impl Iterator<Item = (&VmId, &Resources)> {
-        let up = |state| matches!(state, DomainState::Running | DomainState::Paused);
-        self.domains.iter().filter(move |(_, (seen, _))| up(seen.state)).map(|(id, (_, r))| (id, r))
+        let up = |guest: &Guest| match guest.seen.state {
+            DomainState::Running => true,
+            DomainState::Paused => !guest.arrived,
+            DomainState::Stopped(_) => false,
+        };
+        self.domains.iter().filter(move |(_, guest)| up(guest)).map(|(id, guest)| (id, &guest.size))
     }
 
     /// Power is lost: every domain ends, definitions stay.
     pub fn power_off(&mut self) {
         self.boots += 1;
-        for (seen, _) in self.domains.values_mut() {
-            seen.state = DomainState::Stopped(StopCause::Unknown);
+        self.expected.clear();
+        self.domains.retain(|_, guest| !guest.arrived);
+        for guest in self.domains.values_mut() {
+            guest.seen.state = DomainState::Stopped(StopCause::Unknown);
         }
     }
 
     /// A guest stops by itself. Returns what its hypervisor shows.
     pub fn stop_guest(&mut self, id: &VmId, cause: StopCause) -> Option<DomainSeen> {
-        let (seen, _) = self.domains.get_mut(id)?;
-        if seen.state != DomainState::Running {
+        let guest = self.domains.get_mut(id)?;
+        if guest.seen.state != DomainState::Running {
             return None;
         }
-        seen.state = DomainState::Stopped(cause);
-        Some(seen.clone())
+        guest.seen.state = DomainState::Stopped(cause);
+        Some(guest.seen.clone())
     }
 
     /// Somebody undefines a domain behind the agent's back.
@@ -73,43 +106,90 @@ impl Host {
         self.domains.remove(id).is_some()
     }
 
-    /// Carries out a command.
+    /// What is expected of a VM from that node, if it is.
+    #[must_use]
+    pub fn expects(&self, id: &VmId, from: &NodeName) -> Option<&VmDefinition> {
+        let (source, definition) = self.expected.get(id)?;
+        (source == from).then_some(definition)
+    }
+
+    /// A VM leaves by live migration.
+    pub fn depart(&mut self, id: &VmId) -> Option<Guest> {
+        self.domains.remove(id)
+    }
+
+    /// A VM arrives, paused. Returns what its hypervisor shows.
+    pub fn arrive(&mut self, guest: &Guest, definition: &VmDefinition) -> DomainSeen {
+        let seen = DomainSeen {
+            epoch: definition.epoch,
+            state: DomainState::Paused,
+            ..guest.seen.clone()
+        };
+        *self.disks.entry(definition.id.clone()).or_default() += 0;
+        let guest = Guest { seen: seen.clone(), arrived: true, ..guest.clone() };
+        self.domains.insert(definition.id.clone(), guest);
+        seen
+    }
+
+    /// Carries out a command. Migrations concern two hosts, and are the world's.
     ///
     /// # Errors
     /// Resuming a domain that does not exist.
     pub fn carry_out(
         &mut self,
         command: &HypervisorCommand,
+        starts: &mut u64,
     ) -> Result<Option<DomainSeen>, Failure> {
+        let id = command.vm();
+        if !matches!(command, HypervisorCommand::Expect { .. }) {
+            self.expected.remove(id);
+        }
         match command {
-            HypervisorCommand::Run(definition) => Ok(Some(self.run(definition))),
-            HypervisorCommand::Resume(id) => match self.domains.get_mut(id) {
-                Some((seen, _)) => {
-                    seen.state = DomainState::Running;
-                    Ok(Some(seen.clone()))
+            HypervisorCommand::Run(definition) => Ok(Some(self.run(definition, starts))),
+            HypervisorCommand::Resume(_) => match self.domains.get_mut(id) {
+                Some(guest) => {
+                    guest.seen.state = DomainState::Running;
+                    guest.arrived = false;
+                    Ok(Some(guest.seen.clone()))
                 }
                 None => {
                     Err(Failure { kind: FailureKind::Refused, message: "no such domain".into() })
                 }
             },
-            HypervisorCommand::Stop { id, .. } => Ok(self.domains.get_mut(id).map(|(seen, _)| {
-                seen.state = DomainState::Stopped(StopCause::Shutdown);
-                seen.clone()
+            HypervisorCommand::Stop { .. } => Ok(self.domains.get_mut(id).map(|guest| {
+                guest.seen.state = DomainState::Stopped(StopCause::Shutdown);
+                guest.seen.clone()
             })),
-            HypervisorCommand::Remove(id) => {
+            HypervisorCommand::Remove(_) => {
                 self.domains.remove(id);
                 self.disks.remove(id);
                 Ok(None)
             }
-            HypervisorCommand::Expect { .. }
-            | HypervisorCommand::Migrate(_)
-            | HypervisorCommand::AbortMigration(_) => {
-                Err(Failure { kind: FailureKind::Refused, message: "does not migrate".into() })
+            HypervisorCommand::Expect { definition, from } => {
+                let expected = (from.clone(), (**definition).clone());
+                self.expected.insert(id.clone(), expected);
+                Ok(self.domains.get(id).map(|guest| guest.seen.clone()))
+            }
+            HypervisorCommand::Migrate(_) | HypervisorCommand::AbortMigration(_) => {
+                let message = "a migration concerns two hosts".to_owned();
+                Err(Failure { kind: FailureKind::Refused, message })
             }
         }
     }
 
-    fn run(&mut self, definition: &VmDefinition) -> DomainSeen {
+    fn run(&mut self, definition: &VmDefinition, starts: &mut u64) -> DomainSeen {
+        let same = |guest: &Guest| {
+            let paused = matches!(guest.seen.state, DomainState::Running | DomainState::Paused);
+            paused
+                && guest.seen.epoch == definition.epoch
+                && guest.seen.revision == definition.revision
+        };
+        if let Some(guest) = self.domains.get_mut(&definition.id).filter(|guest| same(guest)) {
+            guest.seen.state = DomainState::Running;
+            guest.arrived = false;
+            return guest.seen.clone();
+        }
+        *starts += 1;
         let size = Resources::of(definition.cpus, definition.memory);
         *self.disks.entry(definition.id.clone()).or_default() += 1;
         let seen = DomainSeen {
@@ -120,7 +200,8 @@ impl Host {
             state: DomainState::Running,
             edited: None,
         };
-        self.domains.insert(definition.id.clone(), (seen.clone(), size));
+        let guest = Guest { seen: seen.clone(), size, start: *starts, arrived: false };
+        self.domains.insert(definition.id.clone(), guest);
         seen
     }
 }

@@ -17,10 +17,17 @@
 pub mod api_server;
 pub mod datacenter;
 pub mod host;
+mod migration;
 pub mod network;
 pub mod scenario;
 pub mod workload;
 pub mod world;
 
+#[cfg(test)]
+mod deadlock_tests;
+#[cfg(test)]
+mod moves_crash_tests;
+#[cfg(test)]
+mod moves_tests;
 #[cfg(test)]
 mod tests;

@@ -67,6 +67,13 @@ impl Network {
         self.cut.clear();
     }
 
+    /// Whether bytes pass between two nodes both ways.
+    #[must_use]
+    pub fn joins(&self, a: &NodeName, b: &NodeName) -> bool {
+        let cut = |from: &NodeName, to: &NodeName| self.cut.contains(&(from.clone(), to.clone()));
+        !cut(a, b) && !cut(b, a)
+    }
+
     /// When the copies of one message arrive: none, one or two.
     pub fn carry(&mut self, from: &NodeName, to: &NodeName, rng: &mut ChaCha8Rng) -> Vec<Duration> {
         self.counts.sent += 1;

@@ -11,6 +11,7 @@ use super::network::Quality;
 use super::world::{Setup, World};
 use crate::engine::host::StopCause;
 use crate::engine::id::{MemberName, NodeName, VeName, VeUid};
+use crate::engine::lrt::solver::Goal;
 use crate::engine::report::Phase;
 use crate::engine::spec::{
     Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, Resources,
@@ -35,7 +36,12 @@ pub struct Scenario {
     pub loss: f64,
     /// Probability that a message arrives twice.
     pub repeat: f64,
+    /// Nodes are put into maintenance too, and VMs leave them by live migrations, some of which fail.
+    pub drains: bool,
 }
+
+/// How likely a migration fails, and that its last answer is lost, where nodes are drained.
+const MIGRATION_FAULTS: (f64, f64) = (0.15, 0.15);
 
 /// What came of it. Ordered maps and whole numbers only: equal scenarios give equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -66,6 +72,8 @@ pub struct Report {
     pub messages: [u64; 4],
     /// API writes by kind.
     pub writes: BTreeMap<&'static str, u64>,
+    /// How migrations ended.
+    pub migrations: BTreeMap<&'static str, u64>,
     /// What people were told, by reason.
     pub told: BTreeMap<&'static str, u64>,
     /// Broken invariants.
@@ -83,7 +91,12 @@ pub fn run(scenario: &Scenario) -> Report {
         capacity: Resources { cpu_milli: 16_000, memory: 16 * GIB },
         zones: if scenario.nodes >= 3 { 3 } else { 0 },
         network,
+        goal: Goal::default(),
     });
+    if scenario.drains {
+        world.migration_faults = MIGRATION_FAULTS;
+    }
+    let kinds = if scenario.drains { 15 } else { 11 };
     let mut fired: BTreeMap<&'static str, u64> = BTreeMap::new();
     world.run_for(Duration::from_secs(2));
     let steps = scenario.ves + scenario.faults;
@@ -93,7 +106,7 @@ pub fn run(scenario: &Scenario) -> Report {
         let fault = faults < scenario.faults && (!more_ves || rng.random_bool(0.5));
         if fault {
             faults += 1;
-            *fired.entry(disturb(&mut world, &mut rng)).or_default() += 1;
+            *fired.entry(disturb(&mut world, kinds, &mut rng)).or_default() += 1;
         } else {
             let uid = VeUid::from(format!("uid-{ves}"));
             let name = VeName::new("default", &format!("ve-{ves}"));
@@ -118,15 +131,19 @@ fn calm(world: &mut World) {
     }
     for name in world.names() {
         world.start_agent(&name);
-        world.declare_node(&name, |declared| declared.schedulable = true);
+        world.declare_node(&name, |declared| {
+            declared.schedulable = true;
+            declared.maintenance = false;
+        });
     }
+    world.migration_faults = (0.0, 0.0);
 }
 
 /// Something goes wrong, or somebody changes something. Returns what.
-fn disturb(world: &mut World, rng: &mut ChaCha8Rng) -> &'static str {
+fn disturb(world: &mut World, kinds: u32, rng: &mut ChaCha8Rng) -> &'static str {
     let names = world.names();
     let node = names[rng.random_range(0..names.len())].clone();
-    match rng.random_range(0..11) {
+    match rng.random_range(0..kinds) {
         0 => {
             world.kill_agent(&node);
             "agent killed"
@@ -176,7 +193,12 @@ fn disturb(world: &mut World, rng: &mut ChaCha8Rng) -> &'static str {
             world.undefine(&on, &id);
             "domain undefined"
         }
-        _ => change_ve(world, rng, names.len()),
+        10 => change_ve(world, rng, names.len()),
+        _ => {
+            let maintenance = rng.random_bool(0.6);
+            world.declare_node(&node, |declared| declared.maintenance = maintenance);
+            "maintenance changed"
+        }
     }
 }
 
@@ -302,6 +324,7 @@ fn report(scenario: &Scenario, world: &World, fired: BTreeMap<&'static str, u64>
         fired,
         messages: [counts.sent, counts.lost, counts.repeated, counts.cut],
         writes: world.api.writes.clone(),
+        migrations: world.migrations.clone(),
         told,
         broken: world.broken.iter().map(|(at, broken)| format!("{} us: {broken}", at.0)).collect(),
     }

@@ -10,6 +10,7 @@ use super::scenario::{self, Scenario};
 use super::world::{Setup, World};
 use crate::engine::host::StopCause;
 use crate::engine::id::{MemberName, NodeName, VeName, VeUid};
+use crate::engine::lrt::solver::Goal;
 use crate::engine::report::VmPhase;
 use crate::engine::spec::{
     Boot, Constraint, Domain, MemberSpec, Resources, RunStrategy, VeSpec, VeState,
@@ -18,15 +19,19 @@ use crate::engine::spec::{
 const GIB: u64 = 1 << 30;
 const SOON: Duration = Duration::from_secs(30);
 
-fn world(nodes: usize, seed: u64) -> World {
+pub(super) fn world(nodes: usize, seed: u64) -> World {
+    world_with(nodes, seed, Goal::default())
+}
+
+fn world_with(nodes: usize, seed: u64, goal: Goal) -> World {
     let capacity = Resources { cpu_milli: 8_000, memory: 8 * GIB };
-    let mut world =
-        World::new(&Setup { seed, nodes, capacity, zones: 0, network: Quality::default() });
+    let network = Quality::default();
+    let mut world = World::new(&Setup { seed, nodes, capacity, zones: 0, network, goal });
     world.run_for(Duration::from_secs(2));
     world
 }
 
-fn spec(replicas: u32, gib: u64) -> VeSpec {
+pub(super) fn spec(replicas: u32, gib: u64) -> VeSpec {
     let member = MemberSpec {
         name: MemberName::from("web"),
         replicas,
@@ -39,13 +44,13 @@ fn spec(replicas: u32, gib: u64) -> VeSpec {
     VeSpec { state: VeState::Running, members: vec![member], placement: Vec::new() }
 }
 
-fn apply(world: &mut World, name: &str, spec: VeSpec) -> VeUid {
+pub(super) fn apply(world: &mut World, name: &str, spec: VeSpec) -> VeUid {
     let uid = VeUid::from(name);
     world.apply(&uid, &VeName::new("default", name), spec);
     uid
 }
 
-fn is_ready(world: &World, uid: &VeUid) -> bool {
+pub(super) fn is_ready(world: &World, uid: &VeUid) -> bool {
     world.api.get(uid).is_some_and(|object| {
         object.status.as_ref().is_some_and(|status| {
             status.ready.holds && status.observed_generation == object.declared.generation
@@ -74,7 +79,7 @@ proptest! {
         loss in 0..20_u32,
     ) {
         let (loss, repeat) = (f64::from(loss) / 100.0, 0.05);
-        let report = scenario::run(&Scenario { seed, nodes, ves, faults, loss, repeat });
+        let report = scenario::run(&Scenario { seed, nodes, ves, faults, loss, repeat, drains: false });
         prop_assert_eq!(&report.broken, &Vec::<String>::new());
         prop_assert_eq!(&report.astray, &Vec::<String>::new());
     }
@@ -86,7 +91,8 @@ proptest! {
 /// the size of a definition that came while it was started.
 #[test]
 fn seeds_that_once_broke_stay_whole() {
-    let five = Scenario { seed: 0, nodes: 5, ves: 8, faults: 12, loss: 0.02, repeat: 0.02 };
+    let five =
+        Scenario { seed: 0, nodes: 5, ves: 8, faults: 12, loss: 0.02, repeat: 0.02, drains: false };
     let three = Scenario { nodes: 3, loss: 0.2, repeat: 0.2, ..five };
     let seven = Scenario { nodes: 7, ves: 20, faults: 40, loss: 0.1, ..five };
     let runs = [(five, 1206), (three, 1027), (three, 1038)];
@@ -100,7 +106,8 @@ fn seeds_that_once_broke_stay_whole() {
 
 #[test]
 fn one_seed_is_one_report() {
-    let scenario = Scenario { seed: 3, nodes: 5, ves: 6, faults: 10, loss: 0.1, repeat: 0.1 };
+    let scenario =
+        Scenario { seed: 3, nodes: 5, ves: 6, faults: 10, loss: 0.1, repeat: 0.1, drains: true };
     assert_eq!(scenario::run(&scenario), scenario::run(&scenario));
 }
 
@@ -133,6 +140,19 @@ fn what_does_not_fit_waits_and_runs_when_room_appears() {
 }
 
 #[test]
+fn the_goal_of_the_cluster_chooses_within_the_partition() {
+    for (goal, most) in [(Goal::Balance, 5), (Goal::Pack, 8), (Goal::Stay, 8)] {
+        let mut world = world_with(2, 1, goal);
+        // Nine of 1 GiB, on nodes that hold eight.
+        let uid = apply(&mut world, "ve", spec(9, 1));
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+        let on = |node: &NodeName| world.running().iter().filter(|(_, on)| on == node).count();
+        let fullest = world.names().iter().map(on).max();
+        assert_eq!(fullest, Some(most), "{goal:?}");
+    }
+}
+
+#[test]
 fn a_cordoned_node_gets_no_new_vm() {
     let mut world = world(2, 1);
     let cordoned = NodeName::from("n1");
@@ -150,7 +170,10 @@ fn a_spread_over_too_few_nodes_waits_whole() {
     let uid = apply(&mut world, "ve", wide);
     assert!(world.run_while_not(SOON, |world| reason(world, &uid) == "CannotBePlaced"));
     assert_eq!(running(&world, &uid), 0);
-    let told = world.happened.iter().any(|(_, _, h)| h.message.contains("spread needs 3"));
+    let told = world
+        .happened
+        .iter()
+        .any(|(_, _, h)| h.message.contains("spread (all, node) needs 3 nodes"));
     assert!(told, "the event names the constraint: {:?}", world.happened);
 }
 

@@ -8,13 +8,15 @@ use rand::{RngExt, SeedableRng};
 
 use super::api_server::ApiServer;
 use super::host::Host;
+use super::migration::Flight;
 use super::network::{Network, Quality};
 use crate::engine::effect::{Action, ClusterAction, Effects, HypervisorCommand};
-use crate::engine::host::StopCause;
+use crate::engine::host::{DomainSeen, Failure, StopCause, VmLoad};
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, VeDeclared};
 use crate::engine::invariants::{self, Broken};
 use crate::engine::lrt::ZONE_LABEL;
+use crate::engine::lrt::solver::Goal;
 use crate::engine::record::{Kept, Record, RecordKey};
 use crate::engine::report::{Happening, VeReport};
 use crate::engine::spec::{Resources, VeSpec};
@@ -35,16 +37,23 @@ pub struct Setup {
     pub zones: usize,
     /// The network between them.
     pub network: Quality,
+    /// What placements prefer.
+    pub goal: Goal,
 }
+
+/// Between two samples of what guests use.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Something that happens at a time.
 #[derive(Debug)]
-enum Event {
+pub(super) enum Event {
     Wake { node: NodeName, life: u64 },
     Deliver { from: NodeName, to: NodeName, message: Box<Message> },
     Input { node: NodeName, life: u64, input: Box<Input> },
     Command { node: NodeName, boot: u64, request: u64, command: Box<HypervisorCommand>, life: u64 },
     Api { from: NodeName, action: Box<ClusterAction> },
+    MigrationEnds { flight: u64 },
+    Sample,
 }
 
 #[derive(Debug)]
@@ -70,6 +79,18 @@ pub struct World {
     reports: BTreeMap<(NodeName, VeUid), VeReport>,
     rng: ChaCha8Rng,
     seed: u64,
+    pub(super) flights: BTreeMap<u64, Flight>,
+    pub(super) flights_so_far: u64,
+    /// Starts of VMs so far, in all.
+    starts: u64,
+    /// What guests use, thousandths of a processor; those that are not named use nothing.
+    loads: BTreeMap<VmId, u64>,
+    /// How likely it is that a migration fails, and that its last answer is lost: then both ends have the VM, and the
+    /// target's is paused.
+    pub migration_faults: (f64, f64),
+    /// How migrations ended: arrived, failed, aborted, answer lost.
+    pub migrations: BTreeMap<&'static str, u64>,
+    goal: Goal,
     /// The network; its counts tell which faults fired.
     pub network: Network,
     /// The API server.
@@ -92,8 +113,15 @@ impl World {
             queue: BTreeMap::new(),
             nodes: BTreeMap::new(),
             reports: BTreeMap::new(),
+            flights: BTreeMap::new(),
+            flights_so_far: 0,
+            starts: 0,
+            loads: BTreeMap::new(),
+            migration_faults: (0.0, 0.0),
+            migrations: BTreeMap::new(),
             rng: ChaCha8Rng::seed_from_u64(setup.seed),
             seed: setup.seed,
+            goal: setup.goal,
             network: Network::new(setup.network),
             api: ApiServer::default(),
             broken: Vec::new(),
@@ -112,6 +140,7 @@ impl World {
                 schedulable: true,
                 reserved: Resources::default(),
                 cpu_overcommit_percent: 100,
+                maintenance: false,
             };
             let host = Host::new(setup.capacity);
             let disk = BTreeMap::new();
@@ -148,6 +177,19 @@ impl World {
         Some(&self.nodes.get(node)?.host)
     }
 
+    pub(super) fn host_mut(&mut self, node: &NodeName) -> Option<&mut Host> {
+        Some(&mut self.nodes.get_mut(node)?.host)
+    }
+
+    /// Which boot of a node this is, and which life of its agent.
+    pub(super) fn lives(&self, node: &NodeName) -> Option<(u64, u64)> {
+        self.nodes.get(node).map(|node| (node.boot, node.life))
+    }
+
+    pub(super) fn rng(&mut self) -> &mut ChaCha8Rng {
+        &mut self.rng
+    }
+
     /// Every VM that runs, with its node.
     #[must_use]
     pub fn running(&self) -> Vec<(VmId, NodeName)> {
@@ -159,7 +201,7 @@ impl World {
         all
     }
 
-    fn push(&mut self, after: Duration, event: Event) {
+    pub(super) fn push(&mut self, after: Duration, event: Event) {
         self.number += 1;
         self.queue.insert((self.now + after, self.number), event);
     }
@@ -176,7 +218,12 @@ impl World {
         }
         node.life += 1;
         let salt = name.as_str().bytes().fold(node.life, |sum, byte| sum * 257 + u64::from(byte));
-        let config = Config { node: name.clone(), seed: seed ^ salt };
+        let config = Config {
+            node: name.clone(),
+            seed: seed ^ salt,
+            threshold_s: Some(6.0),
+            goal: self.goal,
+        };
         let kept = node.disk.values().cloned().collect();
         let (engine, effects) = Engine::recover(config, kept, now);
         node.engine = Some(engine);
@@ -245,6 +292,32 @@ impl World {
             self.handle(name, Input::Hypervisor(HypervisorInput::Domain(seen)));
         }
         fired
+    }
+
+    /// A guest uses so much of a processor, thousandths, from now on. The first call begins the sampling of loads.
+    pub fn set_load(&mut self, id: &VmId, cpu_milli: u64) {
+        if self.loads.is_empty() {
+            self.push(SAMPLE_EVERY, Event::Sample);
+        }
+        self.loads.insert(id.clone(), cpu_milli);
+    }
+
+    /// Every hypervisor tells what its guests use.
+    fn sample(&mut self) {
+        self.push(SAMPLE_EVERY, Event::Sample);
+        for name in self.names() {
+            let Some(host) = self.host(&name) else { continue };
+            let loads = host.running().map(|(id, size)| VmLoad {
+                id: id.clone(),
+                cpu_milli: self.loads.get(id).copied().unwrap_or(0),
+                memory: size.memory,
+                dirty: None,
+            });
+            let loads: Vec<VmLoad> = loads.collect();
+            if !loads.is_empty() {
+                self.handle(&name, Input::Hypervisor(HypervisorInput::Loads(loads)));
+            }
+        }
     }
 
     /// Somebody undefines a domain. Tells whether there was one.
@@ -341,21 +414,44 @@ impl World {
                 let Some(state) = self.nodes.get_mut(&node).filter(|n| n.boot == boot) else {
                     return;
                 };
-                let id = command.vm().clone();
-                let result = state.host.carry_out(&command);
-                let input = match result {
-                    _ if state.life == life => HypervisorInput::Done { request, id, result },
-                    // An earlier life asked for it: the present one sees only what came of it.
-                    Ok(Some(seen)) => HypervisorInput::Domain(seen),
-                    _ => HypervisorInput::DomainGone(id),
-                };
-                self.handle(&node, Input::Hypervisor(input));
+                match *command {
+                    HypervisorCommand::Migrate(migration) => {
+                        self.migrate((node, boot, life, request), *migration);
+                    }
+                    HypervisorCommand::AbortMigration(id) => self.abort_migration(&node, &id),
+                    command => {
+                        let id = command.vm().clone();
+                        let result = state.host.carry_out(&command, &mut self.starts);
+                        self.command_done(&node, (life, request), id, result);
+                    }
+                }
             }
+            Event::MigrationEnds { flight } => self.migration_ends(flight),
+            Event::Sample => self.sample(),
             Event::Api { from, action } => self.api_call(&from, *action),
         }
     }
 
-    fn handle(&mut self, name: &NodeName, input: Input) {
+    pub(super) fn command_done(
+        &mut self,
+        node: &NodeName,
+        (life, request): (u64, u64),
+        id: VmId,
+        result: Result<Option<DomainSeen>, Failure>,
+    ) {
+        let input = match result {
+            _ if self.nodes.get(node).is_some_and(|state| state.life == life) => {
+                HypervisorInput::Done { request, id, result }
+            }
+            // An earlier life asked for it: the present one sees only what came of it.
+            Ok(Some(seen)) => HypervisorInput::Domain(seen),
+            Ok(None) => HypervisorInput::DomainGone(id),
+            Err(_) => return,
+        };
+        self.handle(node, Input::Hypervisor(input));
+    }
+
+    pub(super) fn handle(&mut self, name: &NodeName, input: Input) {
         let now = self.now;
         let Some(engine) = self.nodes.get_mut(name).and_then(|node| node.engine.as_mut()) else {
             return;

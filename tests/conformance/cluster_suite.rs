@@ -224,6 +224,7 @@ pub fn node_report(vms: u32) -> NodeReport {
         vms,
         running: vms,
         schedulable: true,
+        leaving: None,
         peers: 0,
         gateway: false,
         coordinate: [0.0; 4],

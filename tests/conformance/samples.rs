@@ -9,8 +9,13 @@ use discovery::engine::host::{DomainSeen, DomainState, StopCause};
 use discovery::engine::id::{MemberName, NodeName, ProcedureId, VeName, VeUid, VmId};
 use discovery::engine::input::VeDeclared;
 use discovery::engine::lrt::NodeOffer;
-use discovery::engine::record::{Kept, Placement, Promise, VeRecord, VmGoal, VmRecord};
-use discovery::engine::report::{VmObserved, VmPhase};
+use discovery::engine::lrt::relief::habit::Watched;
+use discovery::engine::lrt::relief::outlook::Outline;
+use discovery::engine::lrt::relief::protocol as relief;
+use discovery::engine::record::{
+    Kept, MoveReason, MoveStep, Moving, Placement, Promise, Transit, VeRecord, VmGoal, VmRecord,
+};
+use discovery::engine::report::{MoveProgress, VmObserved, VmPhase};
 use discovery::engine::spec::{
     Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, Resources,
     RunStrategy, VeSpec, VeState, VmDefinition,
@@ -126,7 +131,9 @@ fn offer() -> NodeOffer {
 }
 
 fn ordered(index: u32, run: bool) -> OrderedVm {
-    OrderedVm { definition: definition(index), run, may_restart: !run }
+    let (to, why) = (NodeName::from("node-3"), MoveReason::Load);
+    let transit = if run { Transit::Leaving { to, epoch: 5, why } } else { Transit::None };
+    OrderedVm { definition: definition(index), run, may_restart: !run, transit }
 }
 
 /// At least one message of every kind.
@@ -151,6 +158,8 @@ pub fn messages() -> Vec<Message> {
         domain,
         reason: Some("its domain was edited".to_owned()),
         restarts: 2,
+        transit: Transit::Arriving { from: NodeName::from("node-3") },
+        moved: MoveProgress::Stayed("called off".to_owned()),
     };
     vec![
         Message::Swim(Vec::new()),
@@ -177,6 +186,7 @@ pub fn messages() -> Vec<Message> {
             handler: NodeName::from("node-1"),
             order: 9,
             vms: vec![definition(0), definition(1)],
+            arriving: true,
         },
         Message::Prepared { procedure: procedure(), result: Ok(()) },
         Message::Prepared { procedure: procedure(), result: Err("no room".to_owned()) },
@@ -186,18 +196,36 @@ pub fn messages() -> Vec<Message> {
         Message::Observed {
             ve: VeUid::from(UID),
             order: 9,
+            leaving: true,
             vms: vec![
                 observed(None),
                 observed(Some(seen(DomainState::Paused))),
                 observed(Some(seen(DomainState::Stopped(StopCause::Crashed)))),
             ],
         },
+        Message::Move { vm: vm_id(0), to: NodeName::from("node-3") },
+        Message::Stays { vm: vm_id(0), why: "it is on its way already".to_owned() },
+        Message::Relief(relief::Message::Tell(summary())),
+        Message::Relief(relief::Message::Ask {
+            number: 7,
+            memory_mib: 1024,
+            watched: Watched::new(80.0),
+        }),
+        Message::Relief(relief::Message::Granted { number: 7, summary: summary() }),
+        Message::Relief(relief::Message::Release { number: 7 }),
     ]
+}
+
+fn summary() -> relief::Summary {
+    relief::Summary { outline: Outline::default(), free_mib: 2048, busy: false }
 }
 
 /// At least one record of every kind.
 pub fn kept() -> Vec<Kept> {
-    let placed = Placement { node: NodeName::from("node-2"), epoch: 4, active: true };
+    let to = NodeName::from("node-3");
+    let moving = Moving { to, epoch: 5, step: MoveStep::Going, why: MoveReason::Maintenance };
+    let placed =
+        Placement { node: NodeName::from("node-2"), epoch: 4, active: true, moving: Some(moving) };
     vec![
         Kept::Incarnation(u64::MAX),
         Kept::Ve(VeRecord {
@@ -219,6 +247,7 @@ pub fn kept() -> Vec<Kept> {
             running: Some(Resources { cpu_milli: 2000, memory: 256 << 20 }),
             completed: false,
             restarts: 1,
+            transit: Transit::Halted,
         }),
     ]
 }

@@ -17,6 +17,7 @@ use discovery::agent::snapshot::Board;
 use discovery::engine::host::{Acceleration, HostInfo};
 use discovery::engine::id::{MemberName, NodeName, VeName, VmId};
 use discovery::engine::input::Input;
+use discovery::engine::lrt::solver::Goal;
 use discovery::engine::spec::{
     Boot, Constraint, DiskSpec, Domain, MemberSpec, Resources, RunStrategy, VeSpec, VeState,
 };
@@ -89,8 +90,13 @@ impl World {
         let peers = self.network.join(&identity, inputs.clone(), strangers);
         let cluster = self.api.agent(identity, inputs.clone(), news);
         hardware.attach(inputs);
-        let config =
-            DriverConfig { node: node(number), seed: number.into(), version: "test".to_owned() };
+        let config = DriverConfig {
+            node: node(number),
+            seed: number.into(),
+            threshold_s: Some(6.0),
+            version: "test".to_owned(),
+            goal: Goal::default(),
+        };
         let ports = Ports {
             hypervisor: hardware.fake.clone(),
             peers: Arc::new(peers),

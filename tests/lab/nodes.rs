@@ -8,7 +8,7 @@ use crate::world::{Member, SPREAD, World};
 fn what_does_not_fit_waits_and_says_what_is_short() {
     let world = World::new("full");
     world.apply("wide", 4, SPREAD);
-    world.until_refused("wide", "spread needs 4");
+    world.until_refused("wide", "needs 4 nodes");
     world.cluster.must(&["delete", "ve", "wide"], "");
     // More memory than all three nodes have, in VMs of which each would fit.
     let fat = Member { replicas: 4, memory: "12Gi", ..Member::default() };
@@ -42,7 +42,7 @@ fn a_cordoned_node_keeps_its_guests_and_takes_no_new_one() {
     world.apply("new", 2, "");
     world.until_ready("new");
     world.apply("wide", 2, SPREAD);
-    world.until_refused("wide", "spread needs");
+    world.until_refused("wide", "needs 2 nodes");
     let found = world.domains();
     // Released before anything is asserted: other tests need the nodes.
     world.cluster.must(&["uncordon", "n1"], "");

@@ -12,14 +12,14 @@ const LOSS: f64 = 0.02;
 
 /// Runs each seed; fails if one has a finding.
 pub fn run(options: &Run) -> Result<ExitCode, String> {
-    let Run { nodes, ves, faults, repeat, .. } = *options;
+    let Run { nodes, ves, faults, repeat, drains, .. } = *options;
     if nodes == 0 {
         return Err("--nodes must be at least 1".to_owned());
     }
     let loss = options.loss.unwrap_or(LOSS);
     let format = options.output.format;
     let runs = options.seeds.clone().map(|seed| {
-        let report = scenario::run(&Scenario { seed, nodes, ves, faults, loss, repeat });
+        let report = scenario::run(&Scenario { seed, nodes, ves, faults, loss, repeat, drains });
         if format == Format::Table {
             line(&report);
         }

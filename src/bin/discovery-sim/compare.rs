@@ -102,14 +102,14 @@ impl Grid<'_> {
 fn print(
     mut runs: Vec<RunReport>,
     output: &Output,
-    table: fn(&[RunReport]) -> String,
+    table: fn(&[RunReport], bool) -> String,
 ) -> Result<ExitCode, String> {
     if output.no_wall {
-        runs.iter_mut().for_each(|run| run.wall_s = None);
+        runs.iter_mut().for_each(|run| (run.wall_s, run.peak_mib) = (None, None));
     }
     let mut out = std::io::stdout().lock();
     let done = match output.format {
-        Format::Table => out.write_all(table(&runs).as_bytes()),
+        Format::Table => out.write_all(table(&runs, output.wide).as_bytes()),
         Format::Json => serde_json::to_writer(&mut out, &Runs { schema: SCHEMA, runs })
             .map_err(std::io::Error::from)
             .and_then(|()| writeln!(out)),

@@ -6,6 +6,7 @@ use discovery::sim::datacenter::report::RunReport;
 use discovery::sim::datacenter::run::Setup;
 use discovery::sim::workload::{self, bursts, day_night, locality, trace, vmplaces};
 
+use super::memory;
 use super::options::{Shape, Workload};
 use super::stopwatch::Stopwatch;
 
@@ -24,6 +25,7 @@ pub struct DataCentre<'a> {
 impl DataCentre<'_> {
     /// Runs it. `label` goes before its progress.
     pub fn run(&self, label: &str) -> Result<RunReport, String> {
+        memory::forget();
         let workload = self.workload()?;
         let mut watch = Stopwatch::start();
         let end = workload.end;
@@ -43,6 +45,7 @@ impl DataCentre<'_> {
         let ended = simulate(self.scheduler, knob, setup);
         let mut report = RunReport::new(&workload, self.scheduler.as_str(), self.seed, &ended);
         report.wall_s = Some((watch.seconds() * 1e3).round() / 1e3);
+        report.peak_mib = memory::peak_mib();
         Ok(report)
     }
 

@@ -3,6 +3,7 @@
 mod arrivals;
 mod compare;
 mod data_centre;
+mod memory;
 mod options;
 mod pages;
 mod pictures;
@@ -15,7 +16,7 @@ use clap::{Parser, Subcommand};
 
 /// Runs DISCOVERY, or the literature's schedulers, under virtual time.
 ///
-/// The same seed gives the same bytes, apart from wall_s. Flags are also environment variables.
+/// The same seed gives the same bytes, apart from wall_s and peak_mib. Flags are also environment variables.
 #[derive(Parser)]
 #[command(version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DISCOVERY_COMMIT"), ")"))]
 struct Cli {

@@ -14,8 +14,11 @@ What the numbers of a data centre mean (sums are over nodes, times are virtual):
   violation_s          seconds that nodes spent with the loads of their VMs strictly above their capacity,
                        from when that began, not from when somebody noticed
   violations           how many times a node came to be so; violation_longest_s is the longest
+  wait_longest_s       the longest from when a node's scheduler knew of its violation until that ended
+  decision_ms          from when a node's scheduler found that something must be done for it until a migration
+                       was ordered, mean; decision_p50_ms is the median, decisions how many there were
   migrations           live migrations that ended; migration_s is their mean duration
-  intra_site           share of migrations between nodes of one site
+  intra_site           share of migrations between nodes of one site (of several: workload locality)
   refused              migrations that were ordered and could not start (the VM gone, no memory)
   partitions           sets of nodes that were solved for together; partition_mean is their mean size,
                        partition_sites the mean number of sites in one, partition_sizes how many of each
@@ -24,10 +27,13 @@ What the numbers of a data centre mean (sums are over nodes, times are virtual):
   messages             between agents or services, lost ones too; messages_per_node_s and bytes_per_node_s
                        are per node and second
   events               events that the simulator handled
-  wall_s               real seconds that the run took, without drawing the workload (--no-wall leaves it out)
+  wall_s               real seconds that the run took, without drawing the workload
+  peak_mib             most memory that the process had in the run, MiB (--no-wall leaves this and wall_s out)
   series               violation time, migrations begun and messages, per step_s seconds
 Of a table: /none is violation_s as a share of that under `none` in the same command; J is
-(violation_s + 2 s for each migration) as such a share; ± is the standard deviation over seeds.";
+(violation_s + 2 s for each migration) as such a share; ± is the standard deviation over seeds. Of the second
+table (--wide): the longest are those of all seeds, p50 is the mean of the seeds' medians, and means are over all
+migrations, partitions and decisions of all seeds.";
 
 /// `run`.
 #[derive(Args)]
@@ -47,6 +53,9 @@ pub struct Run {
     /// Faults: killed agents, lost power, cuts, an API server that goes, crashed guests, changes (arrivals).
     #[arg(long, env = "DISCOVERY_SIM_FAULTS", default_value_t = 12)]
     pub faults: usize,
+    /// Nodes are drained too: put into maintenance, so that VMs leave them by live migrations, some of which fail (arrivals).
+    #[arg(long)]
+    pub drains: bool,
     /// Probability that a message is lost; 0.02 for arrivals and 0 for data centres unless given.
     #[arg(long, env = "DISCOVERY_SIM_LOSS", value_parser = probability)]
     pub loss: Option<f64>,
@@ -56,7 +65,8 @@ pub struct Run {
     /// Physical nodes of the data centre.
     #[arg(long, env = "DISCOVERY_SIM_PMS", default_value_t = 128, value_parser = at_least_two)]
     pub pms: u32,
-    /// Who schedules the data centre: none, entropy, snooze, dvms, dvms-ring, dvms-two, discovery.
+    /// Who schedules the data centre: none, entropy, snooze, dvms, dvms-ring, dvms-lbo,
+    /// dvms-two, discovery.
     #[arg(long, env = "DISCOVERY_SIM_SCHEDULER", default_value = "dvms", value_parser = scheduler)]
     pub scheduler: Name,
     #[command(flatten)]
@@ -79,7 +89,7 @@ pub struct Compare {
           value_parser = at_least_two)]
     pub pms: Vec<u32>,
     /// Who schedules, several names with commas between: none, entropy, snooze, dvms, dvms-ring (the next node is
-    /// the neighbour), dvms-two (partitions of two nodes will do), discovery (ours).
+    /// the neighbour), dvms-lbo (the nearest), dvms-two (partitions of two nodes will do), discovery (ours).
     #[arg(long, env = "DISCOVERY_SIM_SCHEDULERS", value_delimiter = ',',
           default_value = "none,entropy,snooze,dvms,discovery", value_parser = scheduler)]
     pub schedulers: Vec<Name>,
@@ -115,9 +125,12 @@ pub struct Output {
     /// How to print.
     #[arg(long, env = "DISCOVERY_SIM_FORMAT", value_enum, default_value_t = Format::Table)]
     pub format: Format,
-    /// Leave out the real time that runs took, so that equal runs give equal bytes.
+    /// Leave out the real time and the memory that runs took, so that equal runs give equal bytes.
     #[arg(long, env = "DISCOVERY_SIM_NO_WALL")]
     pub no_wall: bool,
+    /// A second table: the longest waits, decisions, locality, bytes, events per second, memory. (JSON has all anyway.)
+    #[arg(long, env = "DISCOVERY_SIM_WIDE")]
+    pub wide: bool,
 }
 
 /// `report`.

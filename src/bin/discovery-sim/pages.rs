@@ -51,7 +51,7 @@ fn page(runs: &[RunReport]) -> Result<String, String> {
             page,
             "<h2>{}</h2>\n<pre>{}</pre>\n",
             escaped(workload),
-            escaped(&table::per_scheduler(&of_it))
+            escaped(&table::per_scheduler(&of_it, true))
         );
         let rows = table::rows(&of_it);
         for size in rows.chunk_by(|a, b| a.pms == b.pms) {

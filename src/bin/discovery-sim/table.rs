@@ -50,8 +50,8 @@ pub fn rows(runs: &[RunReport]) -> Vec<Row<'_>> {
     rows
 }
 
-/// A line per run.
-pub fn per_run(runs: &[RunReport]) -> String {
+/// A line per run, and another if more is wanted.
+pub fn per_run(runs: &[RunReport], wide: bool) -> String {
     let mut text = String::from(
         "  seed  violation s  count  migrations  each s  partition  messages     events  wall s\n",
     );
@@ -70,11 +70,43 @@ pub fn per_run(runs: &[RunReport]) -> String {
             run.wall_s.unwrap_or_default(),
         );
     }
+    if wide {
+        let row = |run| Row { pms: 0, scheduler: "", runs: vec![run] };
+        let lines = runs.iter().map(|run| (format!("{:>6}", run.seed), row(run)));
+        more(&mut text, "  seed", lines);
+    }
     text
 }
 
-/// A line per size and scheduler: means over seeds.
-pub fn per_scheduler(runs: &[RunReport]) -> String {
+/// What the first table has no room for.
+fn more<'a>(text: &mut String, head: &str, lines: impl Iterator<Item = (String, Row<'a>)>) {
+    let _ = writeln!(
+        text,
+        "\n{head}  longest s  wait s  decision ms     p50  intra-site  sites  bytes/node/s    events/s  peak MiB"
+    );
+    for (name, row) in lines {
+        let longest =
+            |of: fn(&RunReport) -> f64| row.runs.iter().map(|run| of(run)).fold(0.0, f64::max);
+        let wall_s = row.mean(|run| run.wall_s.unwrap_or_default());
+        let per_s = row.mean(|run| run.events as f64) / wall_s;
+        let _ = writeln!(
+            text,
+            "{name}  {:>9.1}  {:>6.1}  {:>11.2}  {:>6.2}  {:>10.3}  {:>5.3}  {:>12.2}  {:>10}  {:>8.0}",
+            longest(|run| run.violation_longest_s),
+            longest(|run| run.wait_longest_s),
+            row.each(|run| run.decision_ms * run.decisions as f64, |run| run.decisions),
+            row.mean(|run| run.decision_p50_ms),
+            row.each(|run| run.intra_site * run.migrations as f64, |run| run.migrations),
+            row.each(|run| run.partition_sites * run.partitions as f64, |run| run.partitions),
+            row.mean(|run| run.bytes_per_node_s),
+            if per_s.is_finite() { format!("{per_s:.0}") } else { "-".to_owned() },
+            longest(|run| run.peak_mib.unwrap_or_default()),
+        );
+    }
+}
+
+/// A line per size and scheduler, and another if more is wanted: means over seeds.
+pub fn per_scheduler(runs: &[RunReport], wide: bool) -> String {
     let mut text = String::from(
         "nodes  scheduler  violation s      ±  /none  count  each s  migrations  each s  partition  \
          msg/node/s      J  wall s\n",
@@ -106,6 +138,10 @@ pub fn per_scheduler(runs: &[RunReport]) -> String {
             share(violation + MIGRATION_S * migrations),
             row.mean(|run| run.wall_s.unwrap_or_default()),
         );
+    }
+    if wide {
+        let name = |row: &Row<'_>| format!("{:>5}  {:<9}", row.pms, row.scheduler);
+        more(&mut text, "nodes  scheduler", rows.into_iter().map(|row| (name(&row), row)));
     }
     text
 }

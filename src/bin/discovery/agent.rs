@@ -91,7 +91,13 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
     });
     let admin = tokio::spawn(admin);
 
-    let config = DriverConfig { node: node.clone(), seed: rand::random(), version: VERSION.into() };
+    let config = DriverConfig {
+        node: node.clone(),
+        seed: rand::random(),
+        threshold_s: (!flags.leave_overloads).then_some(flags.migration_must_save.as_secs_f64()),
+        version: VERSION.into(),
+        goal: flags.goal.into(),
+    };
     let ports = Ports { hypervisor: libvirt, peers: overlay.clone(), cluster: kubernetes.clone() };
     let mailboxes =
         Mailboxes { inputs: inputs_end, peer_news: peer_news_end, strangers: strangers_end };

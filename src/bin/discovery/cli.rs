@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use discovery::engine::lrt::solver;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// Version and commit, as `--version` and the `PhysicalNode` tell them.
@@ -67,6 +68,26 @@ pub enum LogFormat {
     Json,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Goal {
+    /// The node with the most room left after: nodes fill evenly.
+    Balance,
+    /// The fullest node that fits: nodes stay empty and may be switched off.
+    Pack,
+    /// The nearest node that fits: fewest changes.
+    Stay,
+}
+
+impl From<Goal> for solver::Goal {
+    fn from(goal: Goal) -> Self {
+        match goal {
+            Goal::Balance => Self::Balance,
+            Goal::Pack => Self::Pack,
+            Goal::Stay => Self::Stay,
+        }
+    }
+}
+
 #[derive(Args)]
 pub struct Agent {
     /// Name of the Kubernetes Node that this agent runs on.
@@ -94,6 +115,22 @@ pub struct Agent {
     /// Directories that `file://` images may come from, separated by colons. Without any, none may.
     #[arg(long, env = "DISCOVERY_IMAGE_DIRS", value_delimiter = ':')]
     pub image_dirs: Vec<PathBuf>,
+    /// How many seconds of overload a live migration must save, by what the agents have learnt of the VMs' loads, for a VM
+    /// to be moved. Less: more migrations and less overload.
+    #[arg(
+        long,
+        env = "DISCOVERY_MIGRATION_MUST_SAVE",
+        default_value = "6",
+        value_parser = seconds,
+        value_name = "SECONDS"
+    )]
+    pub migration_must_save: Duration,
+    /// Move no VM because its node is overloaded. Nodes in maintenance are emptied all the same.
+    #[arg(long, env = "DISCOVERY_LEAVE_OVERLOADS")]
+    pub leave_overloads: bool,
+    /// What placements prefer where constraints leave a choice; the same on every node.
+    #[arg(long, env = "DISCOVERY_GOAL", value_enum, default_value_t = Goal::Balance)]
+    pub goal: Goal,
     /// Path of a kubeconfig. Without it: KUBECONFIG, ~/.kube/config, or the pod's service account.
     #[arg(long, env = "DISCOVERY_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::Lrt;
+use super::relief::Input;
 use super::vmh::{Outcome, Vmh};
+use super::{Lrt, solver};
 use crate::engine::context::Context;
-use crate::engine::host::{DomainSeen, Failure};
-use crate::engine::id::VmId;
+use crate::engine::host::{DomainSeen, Failure, MigrationFigures};
+use crate::engine::id::{NodeName, VmId};
 use crate::engine::input::HypervisorInput;
-use crate::engine::record::VmGoal;
+use crate::engine::record::{Transit, VmGoal};
+use crate::engine::report::MoveProgress;
 use crate::engine::wire::Message;
 
 impl Lrt {
@@ -32,9 +34,40 @@ impl Lrt {
                     self.dirty.insert(id.ve);
                 }
             }
-            HypervisorInput::Loads(_) | HypervisorInput::Migrated { .. } => {}
+            HypervisorInput::Loads(samples) => self.loads(samples, ctx),
+            HypervisorInput::Migrated { id, figures } => self.migrated(&id, figures, ctx),
             HypervisorInput::Done { request, id, result } => self.done(request, &id, result, ctx),
         }
+    }
+
+    /// A VM has left: for people.
+    fn migrated(&self, id: &VmId, figures: MigrationFigures, ctx: &mut Context) {
+        let Some(vmh) = self.vms.get(id) else { return };
+        let Transit::Leaving { to, why, .. } = &vmh.record.transit else { return };
+        let name = &vmh.record.definition.ve;
+        let message = format!(
+            "{} moved from {} to {to} ({}): took {:.1} s, stood still for {} ms, {} sent",
+            name.vm(id),
+            ctx.node,
+            why.word(),
+            figures.took_ms as f64 / 1000.0,
+            figures.downtime_ms,
+            solver::bytes(figures.sent)
+        );
+        ctx.happened((&id.ve, name), false, "Moved", message);
+    }
+
+    /// The handler of a VM that is to leave says why it cannot.
+    pub fn stays(&mut self, from: &NodeName, id: &VmId, why: String, ctx: &mut Context) {
+        let leaving = self.is_leaving();
+        let Some(vmh) = self.vms.get_mut(id).filter(|vmh| vmh.record.handler == *from) else {
+            return;
+        };
+        if leaving && vmh.record.goal == VmGoal::Run && !vmh.in_transit() {
+            vmh.cannot_leave = Some(why);
+            self.dirty.insert(id.ve.clone());
+        }
+        self.relieve(Input::NotMoved(id.clone()), ctx);
     }
 
     fn set_available(&mut self, available: bool, ctx: &mut Context) {
@@ -93,7 +126,12 @@ impl Lrt {
     ) {
         let Some(vmh) = self.vms.get_mut(id) else { return };
         self.dirty.insert(id.ve.clone());
-        if vmh.done(request, result, ctx) == Outcome::Gone {
+        let outcome = vmh.done(request, result, ctx);
+        if vmh.moved == MoveProgress::Left {
+            return self.unwatch(id, ctx);
+        }
+        if outcome == Outcome::Gone {
+            let Some(vmh) = self.vms.get_mut(id) else { return };
             let (handler, order) = (vmh.record.handler.clone(), vmh.record.order);
             if vmh.record.promise.is_some() || vmh.record.goal != VmGoal::Remove {
                 // It was removed, and is promised or ordered to come back as another placement.
@@ -109,8 +147,8 @@ impl Lrt {
             if !self.vms.keys().any(|other| other.ve == id.ve) {
                 self.orders.remove(&id.ve);
                 self.dirty.remove(&id.ve);
-                let ve = id.ve.clone();
-                ctx.send(&handler, Message::Observed { ve, order, vms: Vec::new() });
+                let (ve, leaving) = (id.ve.clone(), self.is_leaving());
+                ctx.send(&handler, Message::Observed { ve, order, leaving, vms: Vec::new() });
             }
         }
     }

@@ -43,7 +43,7 @@ impl Lrt {
                 incarnation: self.incarnation,
                 number: self.procedures,
             };
-            self.running = Some(Procedure::start(id, request, nearest(), ctx));
+            self.running = Some(Procedure::start(id, request, nearest(), self.goal, ctx));
         }
     }
 

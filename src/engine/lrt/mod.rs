@@ -6,7 +6,7 @@
 //!                           ──Order──> the goals of VMHs                          orders.rs
 //!   a procedure here: asks the nodes, finds the places          initiator.rs, procedure.rs, solver.rs
 //!   hypervisor ──domains──> VMH ──Observed──> the environment's handler     hypervisor.rs, vmh.rs
-//!   overloads: two nodes agree on a VM's move                     relief/ (in the simulator so far)
+//!   loads ──> levels ──> two nodes agree on a VM's move   monitor.rs, loads.rs, relief/
 //! ```
 //!
 //! Safety rests on two rules. Room is handed out only under the lock, so two procedures never hand out
@@ -15,8 +15,10 @@
 
 mod hypervisor;
 mod initiator;
+pub mod loads;
+pub mod monitor;
 mod orders;
-mod partition;
+pub mod partition;
 pub mod procedure;
 pub mod relief;
 pub mod solver;
@@ -31,11 +33,14 @@ use super::context::Context;
 use super::host::{DomainSeen, HostInfo};
 use super::id::{NodeName, ProcedureId, VeUid, VmId};
 use super::input::NodeDeclared;
-use super::record::{VmGoal, VmRecord};
+use super::record::{Transit, VmGoal, VmRecord};
 use super::spec::Resources;
 use super::time::Instant;
 use super::wire::Message;
+use monitor::Monitor;
 use procedure::{Ended, Procedure, Request};
+use relief::{Input, Relief, Rules};
+use solver::Goal;
 use vmh::Vmh;
 
 /// A reservation that nothing is heard of ends by itself after this time: its initiator is gone.
@@ -44,6 +49,12 @@ pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long a promise stays silent before its node asks what became of it.
 const ASK_AFTER: Duration = Duration::from_secs(6);
+
+/// VMs that leave a node by live migration at the same time: they share its link, and each is copied the sooner the
+/// fewer there are.
+const DEPARTURES_AT_ONCE: usize = 2;
+/// VMs that a node lets arrive by live migration at the same time.
+const ARRIVALS_AT_ONCE: usize = 2;
 
 /// What a node offers to the partition that it has entered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,12 +107,23 @@ pub struct Lrt {
     running: Option<Procedure>,
     procedures: u64,
     incarnation: u64,
+    monitor: Monitor,
+    /// Seconds of overload that a migration must save; `None` leaves overloads alone.
+    threshold_s: Option<f64>,
+    relief: Option<Relief<NodeName, VmId>>,
+    acquaintances: Vec<NodeName>,
+    acquaintances_at: Instant,
+    /// Memory for others' VMs as the policy last heard, MiB.
+    told_room: u32,
+    overloaded_since: Option<Instant>,
+    told_overload: bool,
+    goal: Goal,
 }
 
 impl Lrt {
     /// The tracker as it was when its agent stopped.
     #[must_use]
-    pub fn recover(records: Vec<VmRecord>, incarnation: u64) -> Self {
+    pub fn recover(records: Vec<VmRecord>, incarnation: u64, threshold_s: Option<f64>) -> Self {
         let mut orders = BTreeMap::new();
         for record in &records {
             let newest = orders.entry(record.definition.id.ve.clone()).or_insert(0);
@@ -126,7 +148,23 @@ impl Lrt {
             running: None,
             procedures: 0,
             incarnation,
+            monitor: Monitor::default(),
+            threshold_s,
+            relief: threshold_s
+                .map(|threshold_s| Relief::new(Rules { capacity: 0.0, threshold_s })),
+            acquaintances: Vec::new(),
+            acquaintances_at: Instant::ZERO,
+            told_room: 0,
+            overloaded_since: None,
+            told_overload: false,
+            goal: Goal::default(),
         }
+    }
+
+    /// What its procedures prefer.
+    #[must_use]
+    pub fn with_goal(self, goal: Goal) -> Self {
+        Self { goal, ..self }
     }
 
     // ---- what this node has ------------------------------------------------------------------
@@ -162,10 +200,41 @@ impl Lrt {
     pub fn open(&self) -> Result<(), String> {
         match (&self.declared, self.available && self.synced) {
             (None, _) => Err("has not been declared yet".into()),
+            (Some(declared), _) if declared.maintenance => Err("is in maintenance".into()),
             (Some(declared), _) if !declared.schedulable => Err("is cordoned".into()),
             (Some(_), false) => Err("waits for its hypervisor".into()),
             (Some(_), true) => Ok(()),
         }
+    }
+
+    /// It empties itself.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.declared.as_ref().is_some_and(|declared| declared.maintenance)
+    }
+
+    /// The VMs that are to leave and have not, each with what it waits for.
+    #[must_use]
+    pub fn still_here(&self) -> Vec<String> {
+        let here = self.vms.values().filter(|vmh| vmh.record.goal != VmGoal::Absent);
+        here.map(|vmh| {
+            let definition = &vmh.record.definition;
+            let name = definition.ve.domain(&definition.id);
+            match &vmh.record.transit {
+                Transit::Leaving { to, .. } => format!("{name} moves to {to}"),
+                Transit::Halted => format!("{name}, whose move is called off"),
+                _ => match &vmh.cannot_leave {
+                    Some(why) => format!("{name}, which cannot leave: {why}"),
+                    None => name,
+                },
+            }
+        })
+        .collect()
+    }
+
+    /// VMs on their way here.
+    fn arriving(&self) -> usize {
+        self.vms.values().filter(|vmh| vmh.record.goal == VmGoal::Arrive).count()
     }
 
     /// Its zone, empty if it has none.
@@ -232,7 +301,18 @@ impl Lrt {
             };
             ctx.node_happened(false, reason, text.into());
         }
+        let leaving = self.is_leaving();
         self.declared = Some(declared);
+        if leaving != self.is_leaving() {
+            let text = if leaving {
+                "is no longer in maintenance; what has not left stays"
+            } else {
+                "is in maintenance: its VMs leave it by live migration"
+            };
+            ctx.node_happened(false, "Maintenance", text.into());
+            self.vms.values_mut().for_each(|vmh| vmh.cannot_leave = None);
+            self.dirty.extend(self.vms.keys().map(|id| id.ve.clone()));
+        }
     }
 
     // ---- time --------------------------------------------------------------------------------
@@ -249,6 +329,8 @@ impl Lrt {
             self.running.as_ref().map(Procedure::next_wakeup),
             tell,
             promised.then_some(self.ask_at),
+            self.relief.as_ref().and_then(Relief::next_wakeup),
+            self.relief.as_ref().map(|_| self.acquaintances_at),
             vms.flatten(),
         ]
         .into_iter()
@@ -274,6 +356,9 @@ impl Lrt {
             let promised = self.vms.values().filter(|vmh| vmh.record.promise.is_some());
             self.dirty.extend(promised.map(|vmh| vmh.record.definition.id.ve.clone()));
         }
+        if self.relief.as_ref().and_then(Relief::next_wakeup).is_some_and(|at| at <= ctx.now) {
+            self.relieve(Input::Wakeup, ctx);
+        }
         let ended = self.running.as_mut().and_then(|procedure| procedure.wake(ctx));
         self.end(ended, ctx)
     }
@@ -281,14 +366,22 @@ impl Lrt {
     /// At the end of each input: gives commands, and tells handlers what has changed.
     pub fn settle(&mut self, ctx: &mut Context) {
         if self.commands_allowed() {
+            let mut leaving = self.vms.values().filter(|vmh| vmh.is_migrating()).count();
             for (id, vmh) in &mut self.vms {
-                let before = self.next_request;
+                if vmh.wants_to_leave() {
+                    if leaving >= DEPARTURES_AT_ONCE {
+                        continue;
+                    }
+                    leaving += 1;
+                }
+                let before = (self.next_request, vmh.moved.clone());
                 vmh.act(&mut self.next_request, ctx);
-                if before != self.next_request {
+                if before != (self.next_request, vmh.moved.clone()) {
                     self.dirty.insert(id.ve.clone());
                 }
             }
         }
+        self.tell_room(ctx);
         if self.synced {
             for ve in std::mem::take(&mut self.dirty) {
                 self.tell(ve, ctx);
@@ -302,13 +395,10 @@ impl Lrt {
         let Some(handler) = of_ve.peek().map(|vmh| vmh.record.handler.clone()) else { return };
         let order = self.orders.get(&ve).copied().unwrap_or(0);
         let vms = of_ve.map(|vmh| vmh.observed(ctx.now)).collect();
-        ctx.send(&handler, Message::Observed { ve, order, vms });
+        let leaving = self.is_leaving();
+        ctx.send(&handler, Message::Observed { ve, order, leaving, vms });
     }
 }
 
 /// The well-known label of a node's zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-
-fn goal(run: bool) -> VmGoal {
-    if run { VmGoal::Run } else { VmGoal::Stop }
-}

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::vmh::Vmh;
-use super::{Lrt, goal, solver};
+use super::{Lrt, solver};
 use crate::engine::context::Context;
 use crate::engine::id::VmId;
-use crate::engine::record::{Promise, VmGoal, VmRecord};
+use crate::engine::record::{Promise, Transit, VmGoal, VmRecord};
 use crate::engine::spec::{Resources, VmDefinition};
 use crate::engine::wire::{Message, Order, OrderedVm};
 
@@ -36,8 +36,9 @@ impl Lrt {
             self.dirty.insert(order.ve);
         } else {
             self.orders.remove(&order.ve);
-            let (ve, number) = (order.ve, order.order);
-            ctx.send(&order.handler, Message::Observed { ve, order: number, vms: Vec::new() });
+            let (ve, order, handler) = (order.ve, order.order, order.handler);
+            let leaving = self.is_leaving();
+            ctx.send(&handler, Message::Observed { ve, order, leaving, vms: Vec::new() });
         }
     }
 
@@ -56,6 +57,7 @@ impl Lrt {
             vmh.record.order = order.order;
             let definition = vmh.record.definition.clone();
             vmh.obey(definition, VmGoal::Remove, ctx);
+            vmh.take_part(Transit::None, ctx);
         }
     }
 
@@ -71,7 +73,7 @@ impl Lrt {
         });
         if redeems && let Some(promise) = vmh.record.promise.take() {
             // Its room becomes the VM's own; what the order asks beyond it is judged below.
-            vmh.obey(promise.definition, goal(vm.run), ctx);
+            vmh.obey(promise.definition, goal(vm), ctx);
         }
         let decided = |promise: &Promise| promise.is_decided_by(order.order, order.open);
         if vmh.record.promise.as_ref().is_some_and(decided) {
@@ -95,9 +97,15 @@ impl Lrt {
                 ctx.node,
                 solver::bytes(free.memory)
             ));
+            // All else of the order holds: it may have arrived, or have to leave.
+            let (as_it_is, reason) = (vmh.record.definition.clone(), vmh.reason.clone());
+            vmh.obey(as_it_is, goal(vm), ctx);
+            vmh.take_part(vm.transit.clone(), ctx);
+            vmh.reason = reason;
             return;
         }
-        vmh.obey(vm.definition.clone(), goal(vm.run), ctx);
+        vmh.obey(vm.definition.clone(), goal(vm), ctx);
+        vmh.take_part(vm.transit.clone(), ctx);
     }
 
     /// A domain without a record (the journal was lost): it is the VM that the order lists, or it goes.
@@ -123,9 +131,18 @@ impl Lrt {
             running: None,
             completed: false,
             restarts: 0,
+            transit: Transit::None,
         });
         vmh.observe(Some(stray), ctx);
         vmh.keep(ctx);
         self.vms.insert(id.clone(), vmh);
+    }
+}
+
+fn goal(vm: &OrderedVm) -> VmGoal {
+    match &vm.transit {
+        Transit::Arriving { .. } => VmGoal::Arrive,
+        _ if vm.run => VmGoal::Run,
+        _ => VmGoal::Stop,
     }
 }

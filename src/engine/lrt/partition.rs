@@ -2,12 +2,25 @@
 //! disk, and is given back. What the procedure itself does is in [`super::procedure`].
 
 use super::vmh::Vmh;
-use super::{ASK_AFTER, LOCK_TIMEOUT, Lock, Lrt, NodeOffer};
+use super::{ARRIVALS_AT_ONCE, ASK_AFTER, LOCK_TIMEOUT, Lock, Lrt, NodeOffer};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VmId};
-use crate::engine::record::{Promise, RecordKey, VmGoal, VmRecord};
+use crate::engine::record::{Promise, RecordKey, Transit, VmGoal, VmRecord};
 use crate::engine::spec::{Resources, VmDefinition};
 use crate::engine::wire::{Message, Reservation};
+
+/// What a procedure wants to be promised.
+#[derive(Debug)]
+pub struct Asked {
+    /// Who will decide.
+    pub handler: NodeName,
+    /// Orders below this one know nothing of it.
+    pub order: u64,
+    /// All of them or none.
+    pub vms: Vec<VmDefinition>,
+    /// They run elsewhere, and are to arrive by live migration.
+    pub arriving: bool,
+}
 
 impl Lrt {
     /// A procedure wants this node.
@@ -40,15 +53,8 @@ impl Lrt {
     }
 
     /// A procedure wants room for these VMs, durably: all of them or none.
-    pub fn prepare(
-        &mut self,
-        procedure: ProcedureId,
-        handler: NodeName,
-        order: u64,
-        vms: Vec<VmDefinition>,
-        ctx: &mut Context,
-    ) {
-        let result = self.promise(&procedure, &handler, order, vms, ctx);
+    pub fn prepare(&mut self, procedure: ProcedureId, asked: Asked, ctx: &mut Context) {
+        let result = self.promise(&procedure, asked, ctx);
         let initiator = procedure.initiator.clone();
         ctx.send(&initiator, Message::Prepared { procedure, result });
     }
@@ -56,9 +62,7 @@ impl Lrt {
     fn promise(
         &mut self,
         procedure: &ProcedureId,
-        handler: &NodeName,
-        order: u64,
-        vms: Vec<VmDefinition>,
+        Asked { handler, order, vms, arriving }: Asked,
         ctx: &mut Context,
     ) -> Result<(), String> {
         let given = |vm: &VmDefinition| {
@@ -73,6 +77,9 @@ impl Lrt {
             return Err("the reservation has ended".into());
         }
         self.open()?;
+        if arriving && self.arriving() >= ARRIVALS_AT_ONCE {
+            return Err("as many VMs as it takes at once are on their way to it".into());
+        }
         // What these VMs hold here already (stopped ones: nothing) is not asked for twice.
         let asked = vms.iter().fold(Resources::default(), |sum, vm| {
             let has = self.vms.get(&vm.id).map(|vmh| vmh.record.held()).unwrap_or_default();
@@ -95,6 +102,7 @@ impl Lrt {
                     running: None,
                     completed: false,
                     restarts: 0,
+                    transit: Transit::None,
                 })
             });
             vmh.record.promise = Some(promise);
@@ -135,6 +143,7 @@ impl Lrt {
 
     pub(super) fn drop_vm(&mut self, id: &VmId, ctx: &mut Context) {
         self.vms.remove(id);
+        self.unwatch(id, ctx);
         ctx.forget(RecordKey::Vm(id.clone()));
     }
 }

@@ -17,9 +17,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::NodeOffer;
-use super::solver::{self, Assignment, Problem};
+use super::solver::{self, Assignment, Goal, Problem};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
+use crate::engine::record::MoveReason;
 use crate::engine::spec::VmDefinition;
 use crate::engine::time::Instant;
 use crate::engine::wire::{Message, Reservation};
@@ -46,6 +47,24 @@ pub struct Request {
     pub order: u64,
     /// What to place.
     pub problem: Problem,
+    /// What for.
+    pub aim: Aim,
+}
+
+/// What a procedure finds places for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// VMs that run nowhere.
+    Place,
+    /// One VM that runs, and is to run elsewhere.
+    Move {
+        /// Where it is.
+        from: NodeName,
+        /// The one node that it may go to; any, if there is none.
+        only: Option<NodeName>,
+        /// Why.
+        why: MoveReason,
+    },
 }
 
 /// How a procedure ended.
@@ -80,6 +99,7 @@ pub struct Procedure {
     closed: BTreeMap<NodeName, String>,
     stage: Stage,
     end_at: Instant,
+    goal: Goal,
 }
 
 impl Procedure {
@@ -88,6 +108,7 @@ impl Procedure {
         id: ProcedureId,
         request: Request,
         nearest: Vec<NodeName>,
+        goal: Goal,
         ctx: &mut Context,
     ) -> Self {
         // Nodes that hold disks of the VMs must take part: ask them first.
@@ -98,6 +119,10 @@ impl Procedure {
             nearest.into_iter().partition(|node| pinned.contains(node));
         candidates.extend(first);
         candidates.extend(rest);
+        if let Aim::Move { from, only, .. } = &request.aim {
+            let may = |node: &NodeName| only.as_ref().is_none_or(|only| only == node);
+            candidates.retain(|node| node != from && may(node));
+        }
         candidates.reverse();
         let end_at = ctx.now + END_WITHIN;
         let mut procedure = Self {
@@ -110,8 +135,14 @@ impl Procedure {
             closed: BTreeMap::new(),
             stage: Stage::Growing { asked: None, again_at: None },
             end_at,
+            goal,
         };
-        procedure.ask_next(ctx);
+        if procedure.candidates.is_empty() {
+            // There is nobody but the node that the VM is to leave: told at the next wake-up, as any end is.
+            procedure.stage = Stage::Growing { asked: None, again_at: Some(ctx.now) };
+        } else {
+            procedure.ask_next(ctx);
+        }
         procedure
     }
 
@@ -185,7 +216,7 @@ impl Procedure {
         match answer {
             Reservation::Granted(offer) if offer.node == *from => {
                 self.offers.push(*offer);
-                match solver::solve(&self.request.problem, &self.offers) {
+                match solver::solve(&self.request.problem, &self.offers, self.goal) {
                     Some(assignment) => {
                         self.prepare(assignment, ctx);
                         return None;
@@ -235,7 +266,8 @@ impl Procedure {
         let vms = self.request.problem.vms.iter().filter(here).cloned().collect();
         let handler = ctx.node.clone();
         let (procedure, order) = (self.id.clone(), self.request.order);
-        ctx.send(node, Message::Prepare { procedure, handler, order, vms });
+        let arriving = matches!(self.request.aim, Aim::Move { .. });
+        ctx.send(node, Message::Prepare { procedure, handler, order, vms, arriving });
     }
 
     /// An answer to a prepare.

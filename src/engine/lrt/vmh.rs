@@ -8,15 +8,18 @@
 //!               paused ──Resume──>        edited or older revision ──Run (redefines)──>
 //!   goal Stop:  running ──Stop──> Stopped
 //!   goal Remove:        ──Remove──> record forgotten
+//!   goal Arrive:        ──Expect──> ready; it comes, paused; the order to run it continues it
+//!   goal Run, leaving:  ──Migrate──> it is there, or it stayed; either way nothing more is done with it until the
+//!                                    next order, whatever the hypervisor shows
 //! ```
 
 use std::time::Duration;
 
 use crate::engine::context::Context;
-use crate::engine::effect::{Action, HypervisorCommand};
+use crate::engine::effect::{Action, HypervisorCommand, Migration};
 use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, StopCause};
-use crate::engine::record::{Kept, VmGoal, VmRecord};
-use crate::engine::report::{VmObserved, VmPhase};
+use crate::engine::record::{Kept, Transit, VmGoal, VmRecord};
+use crate::engine::report::{MoveProgress, VmObserved, VmPhase};
 use crate::engine::spec::{Resources, RunStrategy, VmDefinition};
 use crate::engine::time::Instant;
 
@@ -29,10 +32,19 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 /// A guest that ran for this long has recovered: its next failure starts a new back-off.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 
+/// A guest that has been started is busy for a while with that: its load then says nothing of what it will be.
+const BOOTS_FOR: Duration = Duration::from_secs(60);
+/// A migration is given up after this time, and a second for each [`SLOWEST`] bytes of memory and disks.
+const MIGRATE_WITHIN: Duration = Duration::from_secs(120);
+/// Bytes a second that a migration makes at least.
+const SLOWEST: u64 = 16 << 20;
+
 #[derive(Clone, Debug)]
 struct InFlight {
     request: u64,
     what: What,
+    /// It was told to give up.
+    aborted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +53,8 @@ enum What {
     Resume,
     Stop,
     Remove,
+    Expect,
+    Migrate,
 }
 
 /// One VM on this node.
@@ -54,10 +68,16 @@ pub struct Vmh {
     pub may_restart: bool,
     /// Why it is not as it should be.
     pub reason: Option<String>,
+    /// How far its migration is.
+    pub moved: MoveProgress,
+    /// Why it does not leave its node, which is to be emptied.
+    pub cannot_leave: Option<String>,
     in_flight: Option<InFlight>,
     retry_at: Instant,
     failures: u32,
     running_since: Option<Instant>,
+    /// It came by live migration: it did not boot here.
+    came: bool,
     /// It was seen running from the current placement, in this life of the agent or before.
     ran: bool,
     /// What went wrong and has not been announced as healed.
@@ -83,10 +103,13 @@ impl Vmh {
             domain: None,
             may_restart: false,
             reason: None,
+            moved: MoveProgress::Open,
+            cannot_leave: None,
             in_flight: None,
             retry_at: Instant::ZERO,
             failures: 0,
             running_since: None,
+            came: false,
             ran,
             hurt: None,
         }
@@ -119,6 +142,16 @@ impl Vmh {
         match self.record.goal {
             VmGoal::Absent => None,
             VmGoal::Remove => Some(What::Remove),
+            VmGoal::Arrive => {
+                let arrived =
+                    self.domain.as_ref().is_some_and(|d| d.epoch == self.record.definition.epoch);
+                (self.moved != MoveProgress::Ready && !arrived).then_some(What::Expect)
+            }
+            VmGoal::Run if self.in_transit() => {
+                let due = matches!(self.record.transit, Transit::Leaving { .. })
+                    && self.moved == MoveProgress::Open;
+                due.then_some(What::Migrate)
+            }
             VmGoal::Stop => {
                 let runs = matches!(state, Some(DomainState::Running | DomainState::Paused));
                 (runs || self.record.running.is_some()).then_some(What::Stop)
@@ -137,14 +170,50 @@ impl Vmh {
         }
     }
 
-    /// Gives the next command if one is wanted and it is time.
+    /// It is being sent away, or nobody knows yet whether it was: nothing is done with its domain.
+    #[must_use]
+    pub fn in_transit(&self) -> bool {
+        matches!(self.record.transit, Transit::Leaving { .. } | Transit::Halted)
+    }
+
+    /// Its migration is under way on this node.
+    #[must_use]
+    pub fn is_migrating(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(|flight| flight.what == What::Migrate)
+    }
+
+    /// Its next command would be to send it away.
+    #[must_use]
+    pub fn wants_to_leave(&self) -> bool {
+        self.in_flight.is_none() && self.wanted() == Some(What::Migrate)
+    }
+
+    /// It runs, and has done so for long enough to be judged by its load.
+    #[must_use]
+    pub fn has_booted(&self, now: Instant) -> bool {
+        self.running_since.is_some_and(|since| self.came || now.since(since) >= BOOTS_FOR)
+    }
+
+    /// Gives the next command if one is wanted and it is time. The hypervisor is there, and has shown its domains.
     pub fn act(&mut self, next_request: &mut u64, ctx: &mut Context) {
+        self.abort_if_called_off(next_request, ctx);
+        self.answer_halt();
         if self.in_flight.is_some() || self.retry_at > ctx.now {
             return;
         }
         let Some(what) = self.wanted() else { return };
         let id = self.record.definition.id.clone();
         let command = match what {
+            What::Expect => {
+                let Transit::Arriving { from } = self.record.transit.clone() else { return };
+                self.will_run(ctx);
+                let definition = Box::new(self.record.definition.clone());
+                HypervisorCommand::Expect { definition, from }
+            }
+            What::Migrate => match self.migration() {
+                Some(migration) => HypervisorCommand::Migrate(Box::new(migration)),
+                None => return,
+            },
             What::Run => {
                 self.will_run(ctx);
                 HypervisorCommand::Run(Box::new(self.record.definition.clone()))
@@ -155,8 +224,50 @@ impl Vmh {
         };
         *next_request += 1;
         let request = *next_request;
-        self.in_flight = Some(InFlight { request, what });
+        self.in_flight = Some(InFlight { request, what, aborted: false });
         ctx.out.actions.push(Action::Hypervisor { request, command });
+    }
+
+    /// The word that a halt asks for, when there is no migration whose end would say it.
+    fn answer_halt(&mut self) {
+        let asked = self.record.transit == Transit::Halted && self.moved == MoveProgress::Open;
+        if asked && self.record.goal == VmGoal::Run && !self.is_migrating() {
+            let state = self.domain.as_ref().map(|domain| domain.state);
+            let here = matches!(state, Some(DomainState::Running | DomainState::Paused));
+            self.moved = if here {
+                MoveProgress::Stayed("called off".into())
+            } else {
+                MoveProgress::NotHere
+            };
+        }
+    }
+
+    /// A migration that is no longer wanted is told to give up; it then ends by itself.
+    fn abort_if_called_off(&mut self, next_request: &mut u64, ctx: &mut Context) {
+        let wanted = self.record.goal == VmGoal::Run
+            && matches!(self.record.transit, Transit::Leaving { .. });
+        let id = self.record.definition.id.clone();
+        if let Some(flight) = &mut self.in_flight
+            && flight.what == What::Migrate
+            && !flight.aborted
+            && !wanted
+        {
+            flight.aborted = true;
+            *next_request += 1;
+            let command = HypervisorCommand::AbortMigration(id);
+            ctx.out.actions.push(Action::Hypervisor { request: *next_request, command });
+        }
+    }
+
+    /// The command to send it where the order says. It stays the machine that runs now: of its revision.
+    fn migration(&self) -> Option<Migration> {
+        let Transit::Leaving { to, epoch, .. } = &self.record.transit else { return None };
+        let current = &self.record.definition;
+        let revision = self.domain.as_ref().map_or(current.revision, |domain| domain.revision);
+        let definition = VmDefinition { epoch: *epoch, revision, ..current.clone() };
+        let bytes = definition.disks.iter().map(|disk| disk.size).sum::<u64>() + definition.memory;
+        let limit = MIGRATE_WITHIN + Duration::from_secs(bytes / SLOWEST);
+        Some(Migration { definition, to: to.clone(), bandwidth: None, limit })
     }
 
     /// Writes down what the domain will take, before it takes it.
@@ -208,9 +319,20 @@ impl Vmh {
                 self.retry_at = Instant::ZERO;
                 self.succeeded(flight.what, ctx);
             }
+            Err(failure) if flight.what == What::Migrate => self.stayed(&failure),
             Err(failure) => self.failed(flight.what, &failure, ctx),
         }
         Outcome::Goes
+    }
+
+    /// It was not sent. What the hypervisor shows of it is looked at when the next order lets this node act again.
+    fn stayed(&mut self, failure: &Failure) {
+        self.moved = if failure.kind == FailureKind::NotHere {
+            MoveProgress::NotHere
+        } else {
+            MoveProgress::Stayed(failure.message.clone())
+        };
+        self.reason = Some(format!("stays: {failure}"));
     }
 
     fn succeeded(&mut self, what: What, ctx: &mut Context) {
@@ -234,6 +356,16 @@ impl Vmh {
                 self.runs(ctx);
             }
             What::Resume if runs => self.runs(ctx),
+            What::Expect => {
+                self.moved = MoveProgress::Ready;
+                self.reason = None;
+                self.failures = 0;
+            }
+            What::Migrate => {
+                self.moved = MoveProgress::Left;
+                self.domain = None;
+                self.reason = None;
+            }
             // The domain stopped between the command's end and now: judged like any other stop.
             _ => self.judge(None, ctx),
         }
@@ -255,12 +387,17 @@ impl Vmh {
         self.retry_at =
             ctx.now + if failure.kind == FailureKind::Unavailable { BACK_OFF * 4 } else { pause };
         let text = format!("{failure}; tried again in {}", seconds(self.retry_at.since(ctx.now)));
+        if what == What::Expect {
+            self.moved = MoveProgress::CannotArrive(failure.message.clone());
+        }
         if failure.kind != FailureKind::Unavailable && self.reason.is_none() {
             let verb = match what {
                 What::Run => "start",
                 What::Resume => "continue",
                 What::Stop => "stop",
                 What::Remove => "remove",
+                What::Expect => "make ready for",
+                What::Migrate => "move",
             };
             let message = format!("cannot {verb} {} on {}: {failure}", self.name(), ctx.node);
             self.tell(ctx, true, "Failed", message);
@@ -276,12 +413,14 @@ impl Vmh {
 
     /// Compares what is shown with the goal, when no command is under way.
     fn judge(&mut self, before: Option<&DomainSeen>, ctx: &mut Context) {
-        if self.record.goal != VmGoal::Run || self.record.completed {
+        if self.record.goal != VmGoal::Run || self.record.completed || self.in_transit() {
             return;
         }
         match self.domain.as_ref().map(|domain| (domain.state, domain.edited.clone())) {
             Some((DomainState::Running, None)) => self.runs(ctx),
             Some((_, Some(edited))) => self.hurt_by(&format!("was edited: {edited}"), ctx),
+            // It has just arrived, and is about to be continued.
+            Some((DomainState::Paused, None)) if self.came && self.running_since.is_none() => {}
             Some((DomainState::Paused, None)) => self.hurt_by("was paused", ctx),
             Some((DomainState::Stopped(cause), None)) if self.ran => {
                 // The same stop seen twice (an event, then a full pass) is one stop.
@@ -311,6 +450,7 @@ impl Vmh {
 
     /// The domain stopped by itself or was ended; the run strategy decides.
     fn stopped(&mut self, cause: StopCause, ctx: &mut Context) {
+        self.came = false;
         let uptime = self.running_since.take().map(|since| ctx.now.since(since));
         if uptime.is_some_and(|uptime| uptime >= STABLE_AFTER) {
             self.failures = 0;
@@ -367,10 +507,32 @@ impl Vmh {
         }
     }
 
+    /// Takes its part in a migration from an order.
+    pub fn take_part(&mut self, transit: Transit, ctx: &mut Context) {
+        if self.record.transit == transit {
+            return;
+        }
+        let ends = transit == Transit::None;
+        self.cannot_leave = None;
+        if transit != Transit::Halted {
+            self.moved = MoveProgress::Open;
+        }
+        self.record.transit = transit;
+        self.keep(ctx);
+        if ends {
+            self.reason = None;
+            if self.in_flight.is_none() {
+                // What happened to it meanwhile counts from now on.
+                self.judge(None, ctx);
+            }
+        }
+    }
+
     /// Takes a definition and a goal from an order. A new goal or definition forgives old failures.
     pub fn obey(&mut self, definition: VmDefinition, goal: VmGoal, ctx: &mut Context) {
         let changed = self.record.definition != definition || self.record.goal != goal;
         if changed {
+            self.came = self.record.goal == VmGoal::Arrive && goal == VmGoal::Run;
             if self.record.definition.epoch != definition.epoch || self.record.goal != goal {
                 self.record.completed = false;
             }
@@ -398,6 +560,8 @@ impl Vmh {
             VmGoal::Remove => VmPhase::Removing,
             VmGoal::Stop if runs || self.record.running.is_some() => VmPhase::Stopping,
             VmGoal::Stop => VmPhase::Stopped,
+            VmGoal::Arrive => VmPhase::Arriving,
+            VmGoal::Run if self.in_transit() => VmPhase::Migrating,
             VmGoal::Run if self.record.completed => VmPhase::Completed,
             VmGoal::Run if self.in_flight.as_ref().is_some_and(|f| f.what == What::Run) => {
                 VmPhase::Starting
@@ -422,8 +586,12 @@ impl Vmh {
             accepted: definition.revision,
             phase: self.phase(now),
             domain: self.domain.clone(),
-            reason: self.reason.clone(),
+            reason: self.reason.clone().or_else(|| {
+                self.cannot_leave.as_ref().map(|why| format!("cannot leave its node: {why}"))
+            }),
             restarts: self.record.restarts,
+            transit: self.record.transit.clone(),
+            moved: self.moved.clone(),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod gateway;
+mod moves;
 pub mod register;
 pub mod status;
 pub mod veh;

@@ -81,6 +81,11 @@ fn vms(record: &VeRecord, veh: &Veh, is_live: &dyn Fn(&NodeName) -> bool) -> Vec
                     (VmPhase::Unknown, Some(format!("node {node} is silent")))
                 }
                 (Some(_), None) => (VmPhase::Starting, None),
+                // Its progress is on the node's page: here it would be a write a second.
+                (Some(_), Some(seen)) if seen.phase == VmPhase::Migrating => {
+                    let moving = placement.and_then(|placement| placement.moving.as_ref());
+                    (seen.phase, moving.map(|moving| format!("moves to {}", moving.to)))
+                }
                 (Some(_), Some(seen)) => (seen.phase, seen.reason.clone()),
             };
             let uuid = seen.and_then(|seen| Some(seen.domain.as_ref()?.uuid.clone()));
@@ -150,7 +155,9 @@ fn running(record: &VeRecord, veh: &Veh, vms: &[VmReport], placing: bool) -> Wor
     let is_up = |vm: &VmReport| {
         let current = vm.node.as_ref().and_then(|node| veh.observed(node, &vm.id));
         match vm.phase {
-            VmPhase::Running => current.is_some_and(|seen| seen.revision == target(vm)),
+            VmPhase::Running | VmPhase::Migrating => {
+                current.is_some_and(|seen| seen.revision == target(vm))
+            }
             VmPhase::Completed => true,
             _ => false,
         }
@@ -228,6 +235,8 @@ fn in_words(vm: &VmReport) -> String {
         VmPhase::Starting => "starting",
         VmPhase::Running => "to be restarted for its new definition",
         VmPhase::Paused => "paused",
+        VmPhase::Migrating => "being moved",
+        VmPhase::Arriving => "arriving",
         VmPhase::Stopping => "stopping",
         VmPhase::Stopped => "stopped",
         VmPhase::BackOff => "failed",

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::moves::{self, Moves};
 use super::register::Registers;
 use super::status;
 use crate::engine::context::Context;
@@ -12,7 +13,7 @@ use crate::engine::effect::ClusterAction;
 use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
 use crate::engine::input::VeDeclared;
 use crate::engine::lrt::Lrt;
-use crate::engine::lrt::procedure::{Ended, Request};
+use crate::engine::lrt::procedure::{Aim, Ended, Request};
 use crate::engine::lrt::solver::{Place, Problem};
 use crate::engine::record::{Placement, VeRecord};
 use crate::engine::report::{VeReport, VmObserved, VmPhase};
@@ -50,16 +51,29 @@ pub enum Wait {
 /// The handler of one environment; its record is in the register.
 #[derive(Debug)]
 pub struct Veh {
-    ve: VeUid,
+    pub(super) ve: VeUid,
     sent: BTreeMap<NodeName, Sent>,
     observed: BTreeMap<NodeName, (u64, Vec<VmObserved>)>,
     /// Why it waits, and when it is tried again.
     wait: Option<(Wait, Instant)>,
     contentions: u32,
+    /// Nodes that empty themselves, and VMs that are to move.
+    pub(super) moves: Moves,
     /// Nothing has been done since the agent started: a record from disk may ask for something.
     fresh: bool,
     reported: Option<VeReport>,
     was_ready: Option<i64>,
+}
+
+/// What a node says of itself to a handler.
+#[derive(Debug)]
+pub struct Told {
+    /// The newest order it has on disk.
+    pub order: u64,
+    /// It empties itself.
+    pub leaving: bool,
+    /// The VMs that it holds.
+    pub vms: Vec<VmObserved>,
 }
 
 /// The other rooms, as far as a handler may use them.
@@ -120,6 +134,7 @@ impl Veh {
             observed: BTreeMap::new(),
             wait: None,
             contentions: 0,
+            moves: Moves::default(),
             fresh: true,
             reported: None,
             was_ready: None,
@@ -151,6 +166,17 @@ impl Veh {
         self.sent.get(node).is_some_and(|sent| sent.confirmed)
     }
 
+    /// Whether this node has confirmed that it holds nothing of a VM.
+    pub(super) fn has_forgotten(&self, node: &NodeName, id: &VmId, record: &VeRecord) -> bool {
+        if self.observed(node, id).is_some() {
+            return false;
+        }
+        match self.sent.get(node) {
+            Some(sent) => sent.confirmed && sent.vms.iter().all(|vm| vm.definition.id != *id),
+            None => !record.owing.contains(node),
+        }
+    }
+
     /// When something is due.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
@@ -158,13 +184,22 @@ impl Veh {
             return Some(Instant::ZERO);
         }
         let repeats = self.sent.values().filter(|sent| !sent.confirmed).map(|sent| sent.repeat_at);
-        repeats.chain(self.wait.as_ref().map(|(_, at)| *at)).min()
+        let moves = self.moves.next_wakeup();
+        repeats.chain(self.wait.as_ref().map(|(_, at)| *at)).chain(moves).min()
     }
 
     /// Room may have appeared: a wait for room ends at `at`, a moment from now.
     pub fn hurry(&mut self, soon: Instant) {
         if let Some((Wait::CannotFit(_), at)) = &mut self.wait {
             *at = soon.min(*at);
+        }
+        self.moves.hurry(soon);
+    }
+
+    /// What kept placing from going on is over.
+    pub(super) fn placing_may_go_on(&mut self, now: Instant) {
+        if let Some((_, at)) = &mut self.wait {
+            *at = now;
         }
     }
 
@@ -181,11 +216,11 @@ impl Veh {
     pub fn hear(
         &mut self,
         from: &NodeName,
-        order: u64,
-        vms: Vec<VmObserved>,
+        Told { order, leaving, vms }: Told,
         rooms: &mut Rooms<'_>,
         ctx: &mut Context,
     ) {
+        self.moves.note_leaving(from, leaving);
         if self.observed.get(from).is_some_and(|(newest, _)| *newest > order) {
             return;
         }
@@ -271,6 +306,9 @@ impl Veh {
         rooms: &mut Rooms<'_>,
         ctx: &mut Context,
     ) {
+        if matches!(request.aim, Aim::Move { .. }) {
+            return self.move_ended(request, ended, rooms, ctx);
+        }
         match ended {
             Ended::Committed(assignment) => {
                 self.wait = None;
@@ -314,7 +352,8 @@ impl Veh {
             |record| {
                 for (id, node) in assignment {
                     let epoch = epochs.get(id).copied().unwrap_or(record.epoch);
-                    let placement = Placement { node: node.clone(), epoch, active: true };
+                    let placement =
+                        Placement { node: node.clone(), epoch, active: true, moving: None };
                     record.placements.insert(id.clone(), placement);
                     owe(record, node);
                 }
@@ -344,9 +383,11 @@ impl Veh {
             rooms.lrt.withdraw(&self.ve, ctx);
             self.wait = None;
         }
+        self.follow_moves(rooms, ctx);
         rooms.registers.change(&self.ve, trim, ctx);
         if runs {
             self.place_missing(rooms, ctx);
+            self.plan_move(rooms, ctx);
         }
         self.give_orders(rooms, ctx);
         self.bury(rooms, ctx);
@@ -361,8 +402,8 @@ impl Veh {
             self.wait = None;
             return;
         }
-        if rooms.lrt.is_placing(&self.ve) {
-            // The procedure's end sets the next time; until then there is nothing to wake up for.
+        if rooms.lrt.is_placing(&self.ve) || moves::in_motion(record) {
+            // The procedure's end, or the move's, sets the next time; until then there is nothing to wake up for.
             if due && let Some((_, at)) = &mut self.wait {
                 *at = ctx.now + RETRY_FIT;
             }
@@ -389,6 +430,7 @@ impl Veh {
             priority: self.contentions,
             order: record.order,
             problem,
+            aim: Aim::Place,
         });
         if let Some((_, at)) = &mut self.wait {
             *at = ctx.now + RETRY_FIT;
@@ -405,8 +447,12 @@ impl Veh {
         for (id, placement) in &record.placements {
             if let Some(definition) = definition(record, id, placement.epoch) {
                 let may_restart = turn.as_ref() == Some(id);
-                let vm = OrderedVm { definition, run: placement.active, may_restart };
+                let (run, transit) = (placement.active, moves::part_of_source(placement));
+                let vm = OrderedVm { definition, run, may_restart, transit };
                 wanted.entry(placement.node.clone()).or_default().push(vm);
+            }
+            if let Some((node, vm)) = moves::part_of_target(record, id, placement) {
+                wanted.entry(node).or_default().push(vm);
             }
         }
         for (node, vms) in wanted {
@@ -440,6 +486,9 @@ impl Veh {
     /// every other is up. Stays with a VM until it is through.
     fn turn(&self, record: &VeRecord) -> Option<VmId> {
         let mut first = None;
+        if record.placements.values().any(|placement| placement.moving.is_some()) {
+            return None;
+        }
         for (id, placement) in record.placements.iter().filter(|(_, p)| p.active) {
             let seen = self.observed(&placement.node, id)?;
             let target = record.revisions.get(id.member.as_str()).copied().unwrap_or(0);
@@ -501,7 +550,7 @@ impl Veh {
     }
 }
 
-fn owe(record: &mut VeRecord, node: &NodeName) {
+pub(super) fn owe(record: &mut VeRecord, node: &NodeName) {
     if !record.owing.contains(node) {
         record.owing.push(node.clone());
     }
@@ -517,7 +566,9 @@ fn trim(record: &mut VeRecord) {
     let wanted: BTreeSet<VmId> = record.declared.spec.vms(&uid).map(|(id, _)| id).collect();
     record.placements.retain(|id, _| wanted.contains(id));
     if record.declared.spec.state == VeState::Terminated {
-        record.placements.values_mut().for_each(|placement| placement.active = false);
+        // One that is on its way is halted first: until then nobody knows where it is.
+        let still = record.placements.values_mut().filter(|placement| placement.moving.is_none());
+        still.for_each(|placement| placement.active = false);
     }
 }
 
@@ -528,7 +579,7 @@ fn missing(record: &VeRecord) -> Vec<VmId> {
 }
 
 /// A VM's complete definition, if its member is declared.
-fn definition(record: &VeRecord, id: &VmId, epoch: u64) -> Option<VmDefinition> {
+pub(super) fn definition(record: &VeRecord, id: &VmId, epoch: u64) -> Option<VmDefinition> {
     let declared = &record.declared;
     let member: &MemberSpec = declared.spec.members.iter().find(|m| m.name == id.member)?;
     Some(VmDefinition {
@@ -544,15 +595,19 @@ fn definition(record: &VeRecord, id: &VmId, epoch: u64) -> Option<VmDefinition> 
     })
 }
 
-fn problem(record: &VeRecord, missing: &[VmId], rooms: &Rooms<'_>) -> Problem {
+/// The problem of finding places for these VMs. Those with disks that run nowhere are to go where their disks are.
+pub(super) fn problem(record: &VeRecord, missing: &[VmId], rooms: &Rooms<'_>) -> Problem {
     let has_disks = |member: &MemberName| {
         record.declared.spec.members.iter().any(|m| m.name == *member && !m.disks.is_empty())
     };
     let pinned = missing
         .iter()
         .filter(|id| has_disks(&id.member))
-        .filter_map(|id| Some((id.clone(), record.placements.get(id)?.node.clone())));
+        .filter_map(|id| Some((id, record.placements.get(id)?)))
+        .filter(|(_, placement)| !placement.active)
+        .map(|(id, placement)| (id.clone(), placement.node.clone()));
     let existing = record.placements.iter().filter(|(_, placement)| placement.active);
+    let existing = existing.filter(|(id, _)| !missing.contains(id));
     let existing = existing.map(|(id, placement)| {
         let zone = rooms.dnt.state_of(&placement.node).map(|state| state.zone.clone());
         let zone = zone.unwrap_or_else(|| rooms.lrt.zone());

@@ -5,6 +5,7 @@ use super::schedulers::Nobody;
 use super::schedulers::discovery::{Discovery, THRESHOLD_S};
 use super::schedulers::dvms::{Dvms, MINIMUM, Next, Rules};
 use super::schedulers::entropy::Entropy;
+use super::schedulers::nearby::Nearby;
 use super::schedulers::snooze::Snooze;
 
 /// A scheduler's name.
@@ -20,6 +21,8 @@ pub enum Name {
     Dvms,
     /// Partitions that grow by the neighbour on a ring.
     DvmsRing,
+    /// Partitions that grow by the nearest node.
+    DvmsLbo,
     /// Partitions of two nodes at the least, not of four.
     DvmsTwo,
     /// Ours.
@@ -28,12 +31,13 @@ pub enum Name {
 
 impl Name {
     /// All of them, in the order of their tables.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::None,
         Self::Entropy,
         Self::Snooze,
         Self::Dvms,
         Self::DvmsRing,
+        Self::DvmsLbo,
         Self::DvmsTwo,
         Self::Discovery,
     ];
@@ -47,6 +51,7 @@ impl Name {
             Self::Snooze => "snooze",
             Self::Dvms => "dvms",
             Self::DvmsRing => "dvms-ring",
+            Self::DvmsLbo => "dvms-lbo",
             Self::DvmsTwo => "dvms-two",
             Self::Discovery => "discovery",
         }
@@ -76,7 +81,8 @@ pub fn simulate(name: Name, knob: Knob, setup: Setup<'_>) -> Ended {
         Name::Snooze => run(setup, Snooze::default()),
         Name::Dvms => run(setup, dvms(Next::Random, MINIMUM)),
         Name::DvmsRing => run(setup, dvms(Next::Ring, MINIMUM)),
+        Name::DvmsLbo => run(setup, dvms(Next::Nearest, MINIMUM)),
         Name::DvmsTwo => run(setup, dvms(Next::Random, 2)),
-        Name::Discovery => run(setup, Discovery::new(knob.threshold_s)),
+        Name::Discovery => run(setup, Nearby::new(Discovery::new(knob.threshold_s))),
     }
 }

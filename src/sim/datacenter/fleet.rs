@@ -28,6 +28,10 @@ pub struct Node {
     /// Its VMs, in no particular (but repeatable) order.
     pub vms: Vec<u32>,
     over_since: Option<Instant>,
+    /// Its scheduler knows of the violation since then.
+    known_since: Option<Instant>,
+    /// Its scheduler looks for a migration since then, and has ordered none.
+    undecided_since: Option<Instant>,
 }
 
 /// One VM.
@@ -150,12 +154,24 @@ impl Fleet {
         Some((from, to))
     }
 
+    /// This node's scheduler finds that something must be done for it.
+    pub fn detect(&mut self, now: Instant, node: u32) {
+        let node = &mut self.nodes[node as usize];
+        node.undecided_since.get_or_insert(now);
+        if node.over_since.is_some() {
+            node.known_since.get_or_insert(now);
+        }
+    }
+
+    /// Its scheduler does something for it, or no longer wants to. Returns since when it wanted to.
+    pub fn decide(&mut self, node: u32) -> Option<Instant> {
+        self.nodes[node as usize].undecided_since.take()
+    }
+
     /// The run is over: what is in violation now was so until now.
     pub fn close(&mut self, now: Instant) {
         for node in &mut self.nodes {
-            if let Some(since) = node.over_since.take() {
-                self.overload.add(since, now);
-            }
+            relieve(node, now, &mut self.overload);
         }
     }
 
@@ -164,12 +180,20 @@ impl Fleet {
         let over = node.load > self.shape.capacity;
         match node.over_since {
             None if over => node.over_since = Some(now),
-            Some(since) if !over => {
-                node.over_since = None;
-                self.overload.add(since, now);
-            }
+            Some(_) if !over => relieve(node, now, &mut self.overload),
             _ => {}
         }
+    }
+}
+
+/// A violation ends, if there is one, and with it who waits for that.
+fn relieve(node: &mut Node, now: Instant, overload: &mut Overload) {
+    if let Some(since) = node.over_since.take() {
+        node.undecided_since = None;
+        overload.add(since, now);
+    }
+    if let Some(since) = node.known_since.take() {
+        overload.longest_wait_us = overload.longest_wait_us.max(now.0 - since.0);
     }
 }
 
@@ -200,6 +224,25 @@ mod tests {
         fleet.close(Instant(32));
         let overload = &fleet.overload;
         assert_eq!((overload.total_us, overload.count, overload.longest_us), (17, 2, 15));
+        assert_eq!(overload.longest_wait_us, 0, "nobody knew");
+    }
+
+    #[test]
+    fn a_wait_lasts_from_when_a_violation_is_known_until_it_ends() {
+        let mut fleet = fleet();
+        load_all(&mut fleet, 1, 70);
+        fleet.detect(Instant(5), 0);
+        assert_eq!(fleet.decide(0), Some(Instant(5)), "it may look before there is one");
+        fleet.set_load(Instant(10), 0, 80);
+        fleet.detect(Instant(12), 0);
+        fleet.detect(Instant(14), 0);
+        fleet.set_load(Instant(20), 0, 70);
+        assert_eq!(fleet.overload.longest_wait_us, 8);
+        assert_eq!(fleet.decide(0), None, "nothing more to decide");
+        fleet.set_load(Instant(30), 0, 80);
+        fleet.detect(Instant(31), 0);
+        fleet.close(Instant(50));
+        assert_eq!((fleet.overload.longest_us, fleet.overload.longest_wait_us), (20, 19));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Overload {
     pub count: u64,
     /// The longest, microseconds.
     pub longest_us: u64,
+    /// The longest from when a node's scheduler knew of its violation to the end of that, microseconds.
+    pub longest_wait_us: u64,
     /// Microseconds per step.
     pub over_time: Series,
 }
@@ -88,6 +90,9 @@ pub struct Measures {
     pub partition_sites: u64,
     /// Partitions that ended without a solution.
     pub unsolved: u64,
+    /// From when a node's scheduler found that something must be done to its order to migrate, microseconds: one
+    /// number each time.
+    pub decisions_us: Vec<u64>,
     /// Virtual time spent computing, microseconds.
     pub compute_us: u64,
     /// Events handled.

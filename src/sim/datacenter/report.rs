@@ -29,6 +29,18 @@ pub struct RunReport {
     pub violations: u64,
     /// The longest of them.
     pub violation_longest_s: f64,
+    /// The longest from when a node's scheduler knew that it is in violation until it no longer was.
+    #[serde(default)]
+    pub wait_longest_s: f64,
+    /// How often a scheduler found that something must be done for a node, and did it.
+    #[serde(default)]
+    pub decisions: u64,
+    /// From that finding to the order to migrate, milliseconds, on average.
+    #[serde(default)]
+    pub decision_ms: f64,
+    /// Half of them took no longer.
+    #[serde(default)]
+    pub decision_p50_ms: f64,
     /// Migrations that ended within the run.
     pub migrations: u64,
     /// Their mean duration.
@@ -62,6 +74,9 @@ pub struct RunReport {
     /// Real time that the run took; left out where bytes are compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_s: Option<f64>,
+    /// Most memory that the process had in the run, MiB; left out where bytes are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_mib: Option<f64>,
     /// The course of the run.
     pub series: Course,
 }
@@ -85,6 +100,9 @@ impl RunReport {
     pub fn new(workload: &Workload, scheduler: &str, seed: u64, ended: &Ended) -> Self {
         let Ended { fleet, measures } = ended;
         let seconds = |us: u64| us as f64 / 1e6;
+        let milliseconds = |us: u64| us as f64 / 1e3;
+        let mut decisions = measures.decisions_us.clone();
+        decisions.sort_unstable();
         let ratio = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
         let node_seconds = f64::from(fleet.len()) * seconds(workload.end.0);
         let partitions: u64 = measures.partitions.values().sum();
@@ -102,6 +120,10 @@ impl RunReport {
             violation_s: seconds(fleet.overload.total_us),
             violations: fleet.overload.count,
             violation_longest_s: seconds(fleet.overload.longest_us),
+            wait_longest_s: seconds(fleet.overload.longest_wait_us),
+            decisions: decisions.len() as u64,
+            decision_ms: ratio(milliseconds(decisions.iter().sum()), decisions.len() as u64),
+            decision_p50_ms: milliseconds(decisions.get(decisions.len() / 2).copied().unwrap_or(0)),
             migrations: measures.migrations,
             migration_s: ratio(seconds(measures.migration_us), measures.migrations),
             intra_site: ratio(measures.within_site as f64, measures.migrations),
@@ -118,6 +140,7 @@ impl RunReport {
             lost: measures.lost,
             events: measures.events,
             wall_s: None,
+            peak_mib: None,
             series: Course {
                 step_s: STEP_S,
                 violation_ms: Series(violation_ms),

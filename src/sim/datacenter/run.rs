@@ -48,7 +48,7 @@ pub struct World<M> {
     queue: Queue<Event<M>>,
     links: Links,
     moving: BTreeMap<u32, Moving>,
-    network: Network,
+    pub(super) network: Network,
 }
 
 /// What a run came to: the fleet as it is at the end, and the measures.
@@ -179,6 +179,9 @@ impl<M> World<M> {
             return Err(refused);
         }
         self.measures.migrations_over_time.add(self.now, 1);
+        if let Some(since) = self.fleet.decide(from) {
+            self.measures.decisions_us.push(self.now.0 - since.0);
+        }
         let transfer = Transfer::new(self.now, &self.fleet.vm(vm).shape);
         let began = self.now;
         self.moving.insert(vm, Moving { transfer, began, ordered_by, generation: 0 });

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
 
-use super::super::workload::Load;
+use super::super::workload::{Load, Sites};
 use super::fleet::{Fleet, Refused};
 use super::run::World;
 use crate::engine::time::Instant;
@@ -117,6 +117,18 @@ impl<M> Desk<'_, M> {
         self.world.fleet.len()
     }
 
+    /// Where the nodes are: what network coordinates tell each of them.
+    #[must_use]
+    pub fn sites(&self) -> &Sites {
+        self.world.network.sites()
+    }
+
+    /// The node that comes after this one on the spiral around another, by nearness.
+    #[must_use]
+    pub fn after_on_spiral(&self, centre: u32, node: u32) -> u32 {
+        self.world.network.after_on_spiral(centre, node)
+    }
+
     /// What a node's VMs may load it with.
     #[must_use]
     pub fn capacity(&self) -> Load {
@@ -184,6 +196,18 @@ impl<M> Desk<'_, M> {
             }
         };
         self.world.begin_migration(self.at, vm, from, to)
+    }
+
+    /// For the statistics: this node's scheduler has found that something must be done for it. Of several times, the
+    /// first counts, until a migration from it begins or its overload ends.
+    pub fn detected(&mut self, node: u32) {
+        let now = self.world.now;
+        self.world.fleet.detect(now, node);
+    }
+
+    /// For the statistics: nothing must be done for it any more.
+    pub fn calm(&mut self, node: u32) {
+        self.world.fleet.decide(node);
     }
 
     /// For the statistics: a partition of these nodes came to its end.

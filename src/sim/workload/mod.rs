@@ -61,6 +61,22 @@ impl Sites {
         let of_node = vec![0; nodes as usize];
         Self { of_node, local_rtt_us: (200, 4_000), remote_rtt_us: vec![vec![0]] }
     }
+
+    /// Whether two nodes are of different sites.
+    #[must_use]
+    pub fn are_apart(&self, a: u32, b: u32) -> bool {
+        self.of_node[a as usize] != self.of_node[b as usize]
+    }
+
+    /// The nodes of each site, by index.
+    #[must_use]
+    pub fn members(&self) -> Vec<Vec<u32>> {
+        let mut members = vec![Vec::new(); self.remote_rtt_us.len()];
+        for (node, site) in (0..).zip(&self.of_node) {
+            members[usize::from(*site)].push(node);
+        }
+        members
+    }
 }
 
 /// A VM's load becomes something else.

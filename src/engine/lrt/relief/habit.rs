@@ -119,7 +119,7 @@ pub struct House {
 impl House {
     /// A VM's load became something else.
     pub fn note(&mut self, vm: &mut Lodger, load: f64, now: Instant) {
-        let expected = if self.seen.changes > 0.0 { self.mean_of(&vm.watched.seen) } else { load };
+        let expected = if self.seen.changes > 0.0 { self.mean_of(&vm.watched) } else { load };
         let (miss, lasted) = (load - expected, now.since(vm.since).as_secs_f64());
         vm.watched.seen.note(load, miss, lasted, OWN_MEMORY);
         self.seen.note(load, miss, lasted, SHARED_MEMORY);
@@ -137,14 +137,17 @@ impl House {
         let watched_s = own.watched_s + waited.as_secs_f64() + PRIOR_WEIGHT * period_s;
         Habit {
             load: vm.watched.load,
-            mean: self.mean_of(own),
+            mean: self.mean_of(&vm.watched),
             noise: (own.misses + PRIOR_WEIGHT * noise) / (own.changes + PRIOR_WEIGHT),
             rate: (own.changes + PRIOR_WEIGHT) / watched_s,
         }
     }
 
-    fn mean_of(&self, own: &Seen) -> f64 {
-        let all = if self.seen.changes > 0.0 { self.seen.loads / self.seen.changes } else { 0.0 };
+    /// What its loads are around. Where nothing was ever seen to change, what it does now is all that is known.
+    fn mean_of(&self, vm: &Watched) -> f64 {
+        let own = &vm.seen;
+        let all =
+            if self.seen.changes > 0.0 { self.seen.loads / self.seen.changes } else { vm.load };
         (own.loads + PRIOR_WEIGHT * all) / (own.changes + PRIOR_WEIGHT)
     }
 }

@@ -110,6 +110,26 @@ struct Peer {
     passed_over_until: Instant,
 }
 
+/// What peers were told: they decide by no more.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    load: f64,
+    vms: usize,
+    free_mib: u32,
+    at: Instant,
+}
+
+impl Told {
+    /// Whether what there is now would make peers decide otherwise.
+    fn is_outdated(&self, now: &Self, capacity: f64) -> bool {
+        let (more, less) = (now.free_mib.max(self.free_mib), now.free_mib.min(self.free_mib));
+        (now.load - self.load).abs() >= MATERIAL * capacity
+            || now.vms != self.vms
+            // Room has come or gone: not each VM's worth of it, which the number of VMs says.
+            || more / 2 > less
+    }
+}
+
 /// One node's part.
 #[derive(Debug)]
 pub struct Relief<N, V> {
@@ -121,8 +141,8 @@ pub struct Relief<N, V> {
     /// Free memory as its owner last said, MiB.
     free_mib: u32,
     asked: u64,
-    /// The load and the number of VMs that peers were last told, and when.
-    told: Option<(f64, usize, Instant)>,
+    /// What peers were last told, and when.
+    told: Option<Told>,
     tell_at: Option<Instant>,
     look_at: Option<Instant>,
 }
@@ -157,6 +177,11 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         }
     }
 
+    /// What is set for the cluster, or what this node is, may have changed.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
     /// The one move that it takes part in.
     #[must_use]
     pub fn part(&self) -> Option<&Part<N, V>> {
@@ -176,7 +201,12 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         let mut effects = Vec::new();
         match input {
             Input::Peers(peers) => {
-                self.peers = peers.into_iter().map(|peer| (peer, Peer::default())).collect();
+                let mut known = std::mem::take(&mut self.peers);
+                let peers = peers.into_iter();
+                self.peers =
+                    peers.map(|p| (p.clone(), known.remove(&p).unwrap_or_default())).collect();
+                // The new ones are to hear how it is here.
+                self.told = None;
             }
             Input::Here { vm, memory_mib, load } => {
                 self.take_in(vm, memory_mib, load, now.at);
@@ -429,16 +459,16 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
     /// Tells the peers what this node is like, when that has changed enough and not too often.
     fn tell(&mut self, now: Instant, effects: &mut Effects<N, V>) {
         let load: f64 = self.vms.values().map(|vm| vm.lodger.load()).sum();
-        if let Some((told_load, told_vms, told_at)) = self.told {
-            let changed = (load - told_load).abs() >= MATERIAL * self.rules.capacity;
-            let after =
-                if changed || told_vms != self.vms.len() { TELL_EVERY } else { TELL_ANYWAY };
-            if now < told_at + after {
-                self.tell_at = Some(told_at + after);
+        let is = Told { load, vms: self.vms.len(), free_mib: self.free_mib, at: now };
+        if let Some(told) = self.told {
+            let outdated = told.is_outdated(&is, self.rules.capacity);
+            let after = if outdated { TELL_EVERY } else { TELL_ANYWAY };
+            if now < told.at + after {
+                self.tell_at = Some(told.at + after);
                 return;
             }
         }
-        self.told = Some((load, self.vms.len(), now));
+        self.told = Some(is);
         self.tell_at = Some(now + TELL_ANYWAY);
         let summary = self.summary(now);
         let tell = |peer: &N| Effect::Send(peer.clone(), Message::Tell(summary));

@@ -1,18 +1,16 @@
 //! DISCOVERY: the engine's own decisions and protocol, [`relief`](crate::engine::lrt::relief), on each node.
 //!
 //! A thin adapter: happenings in, effects out. Nodes know 16 peers each (fewer where there are fewer), which the cell's DNT
-//! will give them: the nearest by index, which fill a site before the next, and far ones, so that no part of the
-//! data centre is cut off from the rest.
+//! will give them: near ones, of the same site, and any, so that no part of the data centre is cut off from the rest.
 
 use std::collections::BTreeSet;
 
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
+use super::super::super::workload::Sites;
 use super::super::scheduler::{Actor, Desk, Happening, Scheduler};
-use crate::engine::lrt::relief::protocol::Message;
-#[cfg(test)]
-use crate::engine::lrt::relief::protocol::Part;
+use crate::engine::lrt::relief::protocol::{Message, Part};
 use crate::engine::lrt::relief::{Effect, Input, Now, Relief, Rules};
 use crate::engine::time::Instant;
 
@@ -20,7 +18,7 @@ use crate::engine::time::Instant;
 /// migration takes, and about twice the migrations of DVMS (the curve is in docs/benchmarks.md).
 pub const THRESHOLD_S: f64 = 6.0;
 /// Peers on each side of a node that it knows: 8 near ones.
-const NEAR: u32 = 4;
+const NEAR: usize = 4;
 /// Rings through all nodes in random order; on each a node knows the one before it and the one after: 8 far ones.
 const FAR_RINGS: u32 = 4;
 
@@ -52,10 +50,15 @@ impl Discovery {
         self.agents.iter().filter_map(|agent| agent.relief.part())
     }
 
+    /// What move this node takes part in.
+    pub(super) fn part(&self, node: u32) -> Option<&Part<u32, u32>> {
+        self.agents[node as usize].relief.part()
+    }
+
     fn start(&mut self, me: u32, desk: &mut Desk<'_, Message>) {
         if self.peers.is_empty() {
-            let nodes = desk.nodes();
-            self.peers = peers(nodes, desk.rng());
+            let sites = desk.sites().clone();
+            self.peers = peers(&sites, desk.rng());
         }
         let capacity = f64::from(desk.capacity());
         let relief = Relief::new(Rules { capacity, threshold_s: self.threshold_s });
@@ -135,21 +138,21 @@ impl Agent {
     }
 }
 
-/// Who knows whom: always each other.
-fn peers(nodes: u32, rng: &mut ChaCha8Rng) -> Vec<BTreeSet<u32>> {
-    let mut peers = vec![BTreeSet::new(); nodes as usize];
+/// Who knows whom: always each other. Near ones are of the same site.
+fn peers(sites: &Sites, rng: &mut ChaCha8Rng) -> Vec<BTreeSet<u32>> {
+    let mut peers = vec![BTreeSet::new(); sites.of_node.len()];
     let mut meet = |a: u32, b: u32| {
         if a != b {
             peers[a as usize].insert(b);
             peers[b as usize].insert(a);
         }
     };
-    for node in 0..nodes {
-        for step in 1..=NEAR {
-            meet(node, (node + step) % nodes);
+    for site in sites.members() {
+        for (index, node) in site.iter().enumerate() {
+            (1..=NEAR).for_each(|step| meet(*node, site[(index + step) % site.len()]));
         }
     }
-    let mut ring: Vec<u32> = (0..nodes).collect();
+    let mut ring: Vec<u32> = (0..sites.of_node.len() as u32).collect();
     for _ in 0..FAR_RINGS {
         for last in (1..ring.len()).rev() {
             ring.swap(last, rng.random_range(0..=last));
@@ -165,13 +168,16 @@ fn peers(nodes: u32, rng: &mut ChaCha8Rng) -> Vec<BTreeSet<u32>> {
 mod tests {
     use rand::SeedableRng;
 
+    use super::super::super::super::workload::locality;
     use super::*;
 
     #[test]
     fn nodes_know_at_most_sixteen_peers_and_each_other() {
-        for nodes in [2, 3, 9, 40, 500] {
-            let peers = peers(nodes, &mut ChaCha8Rng::seed_from_u64(7));
-            for (node, known) in (0..nodes).zip(&peers) {
+        let one = [2, 3, 9, 40, 500].map(Sites::one);
+        let several = [4, 40, 500].map(|nodes| locality::workload(nodes, 1).sites);
+        for sites in one.into_iter().chain(several) {
+            let peers = peers(&sites, &mut ChaCha8Rng::seed_from_u64(7));
+            for (node, known) in (0..).zip(&peers) {
                 assert!((1..=16).contains(&known.len()) && !known.contains(&node), "{known:?}");
                 assert!(known.iter().all(|other| peers[*other as usize].contains(&node)));
             }

@@ -7,16 +7,19 @@
 //! passes the partition on. With the first solution the VMs migrate, and the partition is dissolved when they
 //! have. Reserved nodes pass on what reaches them.
 //!
-//! Left out: partitions that block each other are not merged. One that comes back to its own initiator is
-//! dissolved, and the node tries again a second later; that takes a data centre without a free node.
+//! Left out: partitions that block each other are not merged. One that finds no free node goes from reserved node to
+//! reserved node until its time-out; its initiator tries again within a second.
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 use rand::RngExt;
 
 use super::super::scheduler::{Actor, Desk, Happening, ORDER_BYTES, Scheduler};
-pub use super::partition::Next;
-use super::partition::{Message, Partition};
+use super::partition::{Message, Partition, tell};
+pub use super::partition::{Next, Rules};
 use super::repair::{self, Plan, Seen};
 use crate::engine::time::Instant;
 
@@ -53,15 +56,6 @@ pub struct Dvms {
     agents: Vec<Agent>,
 }
 
-/// What there is to choose.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// Who is asked next.
-    pub next: Next,
-    /// Smaller partitions are not tried.
-    pub minimum: usize,
-}
-
 /// A node's agent.
 #[derive(Debug, Default)]
 struct Agent {
@@ -76,6 +70,8 @@ struct Agent {
     generation: u64,
     /// It leads: what it has found, and how many migrations are still under way.
     work: Option<Work>,
+    /// Migrations that it was ordered to make: of which VM, by whom, for which partition.
+    orders: Vec<(u32, Actor, (u32, u32))>,
 }
 
 #[derive(Debug)]
@@ -113,11 +109,9 @@ impl Scheduler for Dvms {
         match happening {
             Happening::Started => {}
             Happening::LoadChanged { .. } => agent.watch(desk),
-            Happening::MigrationEnded { vm: _, from, to: _ } => {
+            Happening::MigrationEnded { vm, .. } => {
                 agent.watch(desk);
-                if from == me {
-                    agent.report(me, desk);
-                }
+                agent.report(vm, desk);
             }
             Happening::Timer(token) => agent.timer(me, token, self.rules, desk),
             Happening::Message { from, message } => {
@@ -162,7 +156,15 @@ impl Agent {
 
     fn monitor(&mut self, me: u32, rules: Rules, desk: &mut Desks<'_>) {
         let here = desk.here();
-        if !here.is_overloaded() || self.partition.is_some() || here.vms().any(|vm| vm.moving) {
+        if !here.is_overloaded() {
+            return;
+        }
+        let moving = here.vms().any(|vm| vm.moving);
+        desk.detected(me);
+        if moving {
+            return desk.calm(me);
+        }
+        if self.partition.is_some() {
             return;
         }
         self.begun += 1;
@@ -232,16 +234,20 @@ impl Agent {
             Message::Join { partition, sent } => {
                 self.asked_to_join(me, partition, sent, rules, desk)
             }
-            Message::IsValid(partition) => {
+            Message::IsValid { partition, sent } => {
                 let holds = self
                     .partition
                     .as_ref()
                     .is_some_and(|own| own.id == partition.id && own.version <= partition.version);
-                desk.send(from, ORDER_BYTES, Message::Valid { partition, holds });
+                desk.send(from, ORDER_BYTES, Message::Valid { partition, sent, holds });
             }
-            Message::Valid { partition, holds } => {
-                let moving = desk.here().vms().any(|vm| vm.moving);
-                if holds && !moving && self.partition.is_none() {
+            Message::Valid { holds: false, .. } => {}
+            // It has joined another meanwhile.
+            Message::Valid { partition, sent, .. } if self.partition.is_some() => {
+                self.asked_to_join(me, partition, sent, rules, desk);
+            }
+            Message::Valid { partition, .. } => {
+                if !desk.here().vms().any(|vm| vm.moving) {
                     self.lead(me, partition, rules, desk);
                 }
             }
@@ -257,16 +263,18 @@ impl Agent {
             Message::KeepAlive(id) if self.is_in(id) => self.heard = desk.now(),
             Message::Dissolve { id, solved } if self.is_in(id) => self.leave(me, solved, desk),
             Message::KeepAlive(_) | Message::Dissolve { .. } => {}
-            Message::Order(chosen) => {
+            Message::Order { id, chosen } => {
+                self.orders.push((chosen.vm, from, id));
                 if desk.migrate(chosen.vm, chosen.to).is_err() {
-                    self.report(me, desk);
+                    self.report(chosen.vm, desk);
                 }
             }
-            Message::Ended => {
+            Message::Ended(id) if self.is_in(id) => {
                 if let Some(work) = &mut self.work {
                     work.under_way = work.under_way.saturating_sub(1);
                 }
             }
+            Message::Ended(_) => {}
         }
     }
 
@@ -278,18 +286,14 @@ impl Agent {
         rules: Rules,
         desk: &mut Desks<'_>,
     ) {
-        match self.partition.as_ref().map(|own| own.id) {
+        match &self.partition {
             None => {
                 let initiator = Actor::Node(partition.initiator());
-                desk.send(initiator, partition.bytes(), Message::IsValid(partition));
+                desk.send(initiator, partition.bytes(), Message::IsValid { partition, sent });
             }
-            // It has been everywhere.
-            Some(id) if id == partition.id && partition.initiator() == me => {
-                self.dissolve(me, false, desk);
-            }
-            Some(_) if desk.now().since(sent) < TIMEOUT => {
+            Some(own) if desk.now().since(sent) < TIMEOUT => {
                 let mut members = partition.nodes.clone();
-                members.extend(self.partition.iter().flat_map(|own| &own.nodes));
+                members.extend(&own.nodes);
                 let Some(to) = rules.next.after(me, &members, desk) else { return };
                 desk.send(to, partition.bytes(), Message::Join { partition, sent });
             }
@@ -324,21 +328,19 @@ impl Agent {
         work.ordered = Some(desk.now());
         work.under_way = work.plan.moves.len();
         for chosen in std::mem::take(&mut work.plan.moves) {
-            desk.send(Actor::Node(chosen.from), ORDER_BYTES, Message::Order(chosen));
+            let order = Message::Order { id: partition.id, chosen };
+            desk.send(Actor::Node(chosen.from), ORDER_BYTES, order);
         }
         self.wake(LOOKS_FOR_END, LOOK_FOR_END, desk);
     }
 
-    /// A source tells the leader, the newest member, that a migration is over.
-    fn report(&mut self, me: u32, desk: &mut Desks<'_>) {
-        let Some(leader) = self.partition.as_ref().and_then(|own| own.nodes.last()) else { return };
-        if *leader == me {
-            if let Some(work) = &mut self.work {
-                work.under_way = work.under_way.saturating_sub(1);
-            }
-        } else {
-            desk.send(Actor::Node(*leader), ORDER_BYTES, Message::Ended);
-        }
+    /// A source tells the leader that ordered a migration that it is over.
+    fn report(&mut self, vm: u32, desk: &mut Desks<'_>) {
+        let Some(place) = self.orders.iter().position(|(ordered, ..)| *ordered == vm) else {
+            return;
+        };
+        let (_, leader, id) = self.orders.swap_remove(place);
+        desk.send(leader, ORDER_BYTES, Message::Ended(id));
     }
 
     fn sign_of_life(&mut self, me: u32, desk: &mut Desks<'_>) {
@@ -355,12 +357,5 @@ impl Agent {
             return self.wake(LOOKS_FOR_END, LOOK_FOR_END, desk);
         }
         self.dissolve(me, true, desk);
-    }
-}
-
-/// The same to every other member.
-fn tell(partition: &Partition, me: u32, message: Message, bytes: u64, desk: &mut Desks<'_>) {
-    for member in partition.nodes.iter().filter(|member| **member != me) {
-        desk.send(Actor::Node(*member), bytes, message.clone());
     }
 }

@@ -5,12 +5,13 @@
 //! | `none` | nobody acts |
 //! | `entropy` | one central solver over everything, every 30 s |
 //! | `snooze` | the same over groups of 32 nodes |
-//! | `dvms`, `dvms-ring`, `dvms-two` | partitions that grow node by node |
+//! | `dvms`, `dvms-ring`, `dvms-lbo`, `dvms-two` | partitions that grow node by node: any, the neighbour, the nearest |
 //! | `discovery` | ours: the engine's own decisions and protocol |
 
 pub mod discovery;
 pub mod dvms;
 pub mod entropy;
+pub mod nearby;
 pub mod partition;
 pub mod periodic;
 pub mod repair;

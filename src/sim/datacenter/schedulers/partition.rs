@@ -43,11 +43,18 @@ pub enum Message {
         sent: Instant,
     },
     /// To the initiator: does this still hold?
-    IsValid(Partition),
+    IsValid {
+        /// The partition as it was sent.
+        partition: Partition,
+        /// When it was.
+        sent: Instant,
+    },
     /// Its answer.
     Valid {
         /// What was asked.
         partition: Partition,
+        /// When it was sent.
+        sent: Instant,
         /// Whether it holds.
         holds: bool,
     },
@@ -63,9 +70,36 @@ pub enum Message {
         solved: bool,
     },
     /// To a source, from the leader: migrate.
-    Order(Move),
-    /// To the leader, from a source: that migration is over, or was refused.
-    Ended,
+    Order {
+        /// For which partition.
+        id: (u32, u32),
+        /// What and where to.
+        chosen: Move,
+    },
+    /// To the leader, from a source: a migration for this partition is over, or was refused.
+    Ended((u32, u32)),
+}
+
+/// The same to every other member.
+pub fn tell(
+    partition: &Partition,
+    me: u32,
+    message: Message,
+    bytes: u64,
+    desk: &mut Desk<'_, Message>,
+) {
+    for member in partition.nodes.iter().filter(|member| **member != me) {
+        desk.send(Actor::Node(*member), bytes, message.clone());
+    }
+}
+
+/// What there is to choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Who is asked next.
+    pub next: Next,
+    /// Smaller partitions are not tried.
+    pub minimum: usize,
 }
 
 /// Who is asked next.
@@ -76,10 +110,14 @@ pub enum Next {
     Random,
     /// The neighbour on a ring: the first DVMS.
     Ring,
+    /// The nearest, on a spiral around the initiator: the overlay of DVMS-LBO (J. Pastor et al.: *Locality-aware
+    /// Cooperation for VM Scheduling in Distributed Clouds*, Euro-Par 2014). It finds its way by Vivaldi coordinates;
+    /// here the distances are known.
+    Nearest,
 }
 
 impl Next {
-    /// The node after this one that is not among these, if there is one.
+    /// The node after this one that is not among these (the initiator first), if there is one.
     pub fn after(self, node: u32, among: &[u32], desk: &mut Desk<'_, Message>) -> Option<Actor> {
         let count = desk.nodes();
         let is_member = |node: u32| among.contains(&node);
@@ -91,6 +129,7 @@ impl Next {
             next = match self {
                 Self::Random => desk.rng().random_range(0..count),
                 Self::Ring => (next + 1) % count,
+                Self::Nearest => desk.after_on_spiral(among.first().copied().unwrap_or(node), next),
             };
         }
         Some(Actor::Node(next))

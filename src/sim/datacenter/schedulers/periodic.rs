@@ -68,7 +68,9 @@ impl Periodic {
         self.looked_at = desk.now();
         let seen: Vec<Seen> =
             self.nodes.clone().map(|node| Seen::new(node, desk.poll(node))).collect();
-        self.plan = repair::repair(seen, desk.capacity());
+        let capacity = desk.capacity();
+        seen.iter().filter(|seen| seen.load > capacity).for_each(|seen| desk.detected(seen.node));
+        self.plan = repair::repair(seen, capacity);
         let overloaded = !self.plan.moves.is_empty() || self.plan.unsolved > 0;
         let cost = (self.cost)(self.nodes.len() as u32, overloaded);
         desk.compute(cost, COMPUTED);

@@ -15,8 +15,10 @@ use super::super::scheduler::{NodeView, VmView};
 /// A node as it was when it was looked at.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    node: u32,
-    load: Load,
+    /// Which.
+    pub node: u32,
+    /// Sum of its VMs' loads.
+    pub load: Load,
     memory_free_mib: u32,
     vms: Vec<VmView>,
 }

@@ -1,0 +1,203 @@
+//! A problem with numbers for names: what the search moves its pieces on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::goal::Load;
+use super::tally::{Numbers, Tally};
+use super::{Assignment, Problem, domain_of};
+use crate::engine::id::{MemberName, NodeName, VmId};
+use crate::engine::lrt::NodeOffer;
+use crate::engine::spec::{Constraint, Domain, Resources, VmDefinition};
+
+/// Which rules of a problem count. To find what clashes, some are left out.
+#[derive(Clone, Debug)]
+pub struct Rules<'a> {
+    /// These constraints.
+    pub constraints: Vec<&'a Constraint>,
+    /// VMs go where their disks are.
+    pub disks: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// All of a problem's.
+    pub fn all(problem: &'a Problem) -> Self {
+        Self { constraints: problem.constraints.iter().collect(), disks: true }
+    }
+
+    /// None: only the nodes' room counts.
+    pub fn none() -> Self {
+        Self { constraints: Vec::new(), disks: false }
+    }
+
+    /// Whether this node may hold this VM, whatever else it holds.
+    pub fn permit(&self, problem: &Problem, vm: &VmId, offer: &NodeOffer) -> bool {
+        let home = problem.pinned.get(vm).filter(|_| self.disks);
+        home.is_none_or(|node| *node == offer.node)
+            && offer.schedulable
+            && self.constraints.iter().all(|constraint| permits(constraint, &vm.member, offer))
+    }
+}
+
+/// Whether a constraint permits a VM of this member on this node, whatever else is there.
+pub fn permits(constraint: &Constraint, member: &MemberName, offer: &NodeOffer) -> bool {
+    match constraint {
+        _ if !constraint.binds(member) => true,
+        Constraint::Fence { nodes, .. } => nodes.matches(&offer.node, &offer.labels),
+        Constraint::Ban { nodes, .. } => !nodes.matches(&offer.node, &offer.labels),
+        Constraint::Spread { .. } | Constraint::Gather { .. } | Constraint::MaxNodes(_) => true,
+    }
+}
+
+/// One VM to be placed.
+pub struct Piece<'a> {
+    /// What it is.
+    pub vm: &'a VmDefinition,
+    /// What it takes.
+    pub size: Resources,
+    /// Pieces of one class may stand in for each other.
+    pub class: usize,
+    member: usize,
+}
+
+/// The state of a search: what is where, what is left, and what each constraint has counted.
+pub struct Board<'a> {
+    /// VMs to be placed, in the order in which the search places them.
+    pub pieces: Vec<Piece<'a>>,
+    /// The offered nodes, nearest first.
+    pub loads: Vec<Load>,
+    /// How many classes of pieces there are.
+    pub classes: usize,
+    offers: &'a [NodeOffer],
+    /// For each class, the nodes that the rules for single VMs leave it.
+    permitted: Vec<Vec<bool>>,
+    tallies: Vec<Tally>,
+}
+
+impl<'a> Board<'a> {
+    /// The board before the first move: the existing VMs are where they are.
+    pub fn new(problem: &'a Problem, offers: &'a [NodeOffer], rules: &Rules<'a>) -> Self {
+        let members: BTreeSet<&MemberName> = problem
+            .vms
+            .iter()
+            .map(|vm| &vm.id)
+            .chain(problem.existing.keys())
+            .map(|id| &id.member)
+            .collect();
+        let members: Vec<MemberName> = members.into_iter().cloned().collect();
+        // Existing VMs may be on nodes outside the partition: those get the numbers after the offered ones.
+        let mut sites: Vec<(&NodeName, &str)> =
+            offers.iter().map(|offer| (&offer.node, offer.zone.as_str())).collect();
+        let mut site_of: BTreeMap<&NodeName, usize> =
+            offers.iter().enumerate().map(|(index, offer)| (&offer.node, index)).collect();
+        for place in problem.existing.values() {
+            site_of.entry(&place.node).or_insert_with(|| {
+                sites.push((&place.node, &place.zone));
+                sites.len() - 1
+            });
+        }
+        let domains = [Domain::Node, Domain::Zone].map(|over| (over, number(over, &sites)));
+        let domains = BTreeMap::from(domains);
+        let numbers = Numbers { members: &members, domains: &domains };
+        let tallies = rules.constraints.iter().filter_map(|c| Tally::of(c, &numbers)).collect();
+
+        let member_of = |member: &MemberName| members.binary_search(member).unwrap_or(0);
+        let mut board = Self {
+            pieces: pieces(problem, rules, &member_of),
+            loads: offers.iter().enumerate().map(|(rank, offer)| load(rank, offer)).collect(),
+            classes: 0,
+            offers,
+            permitted: Vec::new(),
+            tallies,
+        };
+        for piece in &board.pieces {
+            if piece.class == board.classes {
+                let permit = |offer| rules.permit(problem, &piece.vm.id, offer);
+                board.permitted.push(offers.iter().map(permit).collect());
+                board.classes += 1;
+            }
+        }
+        for (vm, place) in &problem.existing {
+            let (member, site) = (member_of(&vm.member), site_of[&place.node]);
+            board.tallies.iter_mut().for_each(|tally| tally.add(member, site));
+        }
+        board
+    }
+
+    /// Whether all rules hold with this piece on this node, too.
+    pub fn allows(&self, piece: usize, node: usize) -> bool {
+        let piece = &self.pieces[piece];
+        self.permitted[piece.class][node]
+            && self.loads[node].free.holds(&piece.size)
+            && self.tallies.iter().all(|tally| tally.allows(piece.member, node))
+    }
+
+    /// Whether the rules for single VMs leave this piece the node, and the node has room for it alone.
+    pub fn fits_alone(&self, piece: usize, node: usize) -> bool {
+        let piece = &self.pieces[piece];
+        self.permitted[piece.class][node] && self.loads[node].offered.holds(&piece.size)
+    }
+
+    /// Puts a piece on a node.
+    pub fn put(&mut self, piece: usize, node: usize) {
+        let Piece { member, size, .. } = self.pieces[piece];
+        let load = &mut self.loads[node];
+        load.free = load.free.minus(&size);
+        self.tallies.iter_mut().for_each(|tally| tally.add(member, node));
+    }
+
+    /// Takes it off again.
+    pub fn take(&mut self, piece: usize, node: usize) {
+        let Piece { member, size, .. } = self.pieces[piece];
+        let load = &mut self.loads[node];
+        load.free = load.free.plus(&size);
+        self.tallies.iter_mut().for_each(|tally| tally.remove(member, node));
+    }
+
+    /// Where the pieces are, by name; `nodes` has one number for each.
+    pub fn assignment(&self, nodes: &[usize]) -> Assignment {
+        let named = |(piece, node): (&Piece<'_>, &usize)| {
+            (piece.vm.id.clone(), self.offers[*node].node.clone())
+        };
+        self.pieces.iter().zip(nodes).map(named).collect()
+    }
+}
+
+fn load(rank: usize, offer: &NodeOffer) -> Load {
+    Load { allocatable: offer.allocatable, free: offer.free, offered: offer.free, rank }
+}
+
+/// The VMs, those with the least choice and the largest first.
+fn pieces<'a>(
+    problem: &'a Problem,
+    rules: &Rules<'_>,
+    member_of: &dyn Fn(&MemberName) -> usize,
+) -> Vec<Piece<'a>> {
+    let home = |vm: &VmDefinition| problem.pinned.get(&vm.id).filter(|_| rules.disks);
+    let mut order: Vec<&VmDefinition> = problem.vms.iter().collect();
+    order.sort_by(|a, b| {
+        (home(b).is_some(), b.memory, b.cpus, &a.id).cmp(&(
+            home(a).is_some(),
+            a.memory,
+            a.cpus,
+            &b.id,
+        ))
+    });
+    let mut classes = BTreeMap::new();
+    let piece = |vm: &'a VmDefinition| {
+        let size = Resources::of(vm.cpus, vm.memory);
+        let next = classes.len();
+        let class = *classes.entry((&vm.id.member, size, home(vm))).or_insert(next);
+        Piece { vm, size, class, member: member_of(&vm.id.member) }
+    };
+    order.into_iter().map(piece).collect()
+}
+
+/// The number of each site's domain.
+fn number(over: Domain, sites: &[(&NodeName, &str)]) -> Vec<usize> {
+    let mut known = BTreeMap::new();
+    let number = |(node, zone): &(&NodeName, &str)| {
+        let next = known.len();
+        *known.entry(domain_of(over, node, zone)).or_insert(next)
+    };
+    sites.iter().map(number).collect()
+}

@@ -1,0 +1,76 @@
+//! Finds nodes for the VMs of one environment: all of them, or a reason why not.
+//!
+//! ```text
+//!   Problem, offers ──> board.rs   names become numbers; what each constraint counts: tally.rs
+//!                   ──> search.rs  depth first, bounded by steps; the goal orders nodes: goal.rs
+//!                   ──> why.rs     nothing found: what is short; else which constraints clash: clash.rs
+//! ```
+//!
+//! Every partial assignment satisfies every constraint, so each full one is an answer; the search goes on
+//! for a while to find a cheaper one. Bounds are steps, not time, so that it repeats.
+
+mod board;
+mod clash;
+mod goal;
+mod search;
+mod tally;
+mod why;
+
+use std::collections::BTreeMap;
+
+use super::NodeOffer;
+use crate::engine::id::{NodeName, VmId};
+use crate::engine::spec::{Constraint, Domain, VmDefinition};
+use board::{Board, Rules};
+pub use goal::Goal;
+use search::{Effort, Outcome};
+pub use why::{bytes, explain};
+
+/// Where a VM is, with what constraints may ask about that place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The node.
+    pub node: NodeName,
+    /// Its zone, empty if it has none.
+    pub zone: String,
+}
+
+/// What is to be placed.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// VMs without a place.
+    pub vms: Vec<VmDefinition>,
+    /// VMs of `vms` that must go where their disks are.
+    pub pinned: BTreeMap<VmId, NodeName>,
+    /// The environment's other VMs, which stay where they are.
+    pub existing: BTreeMap<VmId, Place>,
+    /// All must hold at the end.
+    pub constraints: Vec<Constraint>,
+}
+
+/// A place for every VM.
+pub type Assignment = BTreeMap<VmId, NodeName>;
+
+/// Solves within the offered nodes, which are in the order of their distance.
+///
+/// Returns `None` when there is no assignment, or none was found within the step limit.
+#[must_use]
+pub fn solve(problem: &Problem, offers: &[NodeOffer], goal: Goal) -> Option<Assignment> {
+    let board = Board::new(problem, offers, &Rules::all(problem));
+    match search::run(board, goal, Effort::FULL).outcome {
+        Outcome::Found(assignment) => Some(assignment),
+        Outcome::Impossible | Outcome::GaveUp => None,
+    }
+}
+
+/// The domain that a node is: itself, or its zone. A node without a zone is one of its own, and no zone
+/// has the name of a node here, because of the slash.
+fn domain_of(over: Domain, node: &NodeName, zone: &str) -> String {
+    match over {
+        Domain::Zone if !zone.is_empty() => format!("/{zone}"),
+        Domain::Node | Domain::Zone => node.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

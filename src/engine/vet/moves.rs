@@ -1,0 +1,348 @@
+//! Live migrations of an environment's VMs: which is to move, and what becomes of each.
+//!
+//! The handler decides every step, and writes it into the record before it orders it ([`MoveStep`]); the two nodes only
+//! carry out and tell. Nothing but the source's own word that it does not have the VM makes the target's the one that runs,
+//! and nothing but the target's that it has nothing lets the source act again (I1): a node that is silent is waited for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::veh::{Rooms, Veh, definition, owe, problem};
+use crate::engine::context::Context;
+use crate::engine::host::DomainState;
+use crate::engine::id::{NodeName, VmId};
+use crate::engine::lrt::procedure::{Aim, Ended, Request};
+use crate::engine::record::{MoveReason, MoveStep, Moving, Placement, Transit, VeRecord};
+use crate::engine::report::{MoveProgress, VmObserved, VmPhase};
+use crate::engine::spec::VeState;
+use crate::engine::time::Instant;
+use crate::engine::wire::{Message, OrderedVm};
+
+/// A VM that found no place, or whose move failed, is tried again after this time.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+
+/// What a handler knows of moves that are not in its record.
+#[derive(Debug, Default)]
+pub struct Moves {
+    leaving: BTreeSet<NodeName>,
+    /// Nodes that VMs' nodes ask to have them moved to.
+    asked: BTreeMap<VmId, NodeName>,
+    /// VMs that could not move: why, and when they are tried again.
+    stuck: BTreeMap<VmId, (String, Instant)>,
+    contentions: u32,
+}
+
+impl Moves {
+    /// A node says whether it empties itself.
+    pub fn note_leaving(&mut self, node: &NodeName, leaving: bool) {
+        if leaving {
+            self.leaving.insert(node.clone());
+        } else {
+            self.leaving.remove(node);
+        }
+    }
+
+    /// When one that could not move is to be tried again.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        self.stuck.values().map(|(_, at)| *at).min()
+    }
+
+    /// Room may have appeared.
+    pub fn hurry(&mut self, soon: Instant) {
+        for (_, at) in self.stuck.values_mut() {
+            *at = soon.min(*at);
+        }
+    }
+}
+
+/// What the node that a VM is on is to do about its migration.
+#[must_use]
+pub fn part_of_source(placement: &Placement) -> Transit {
+    let Some(moving) = &placement.moving else { return Transit::None };
+    match moving.step {
+        MoveStep::Preparing => Transit::None,
+        MoveStep::Going => {
+            let (to, epoch, why) = (moving.to.clone(), moving.epoch, moving.why);
+            Transit::Leaving { to, epoch, why }
+        }
+        MoveStep::Halting | MoveStep::Clearing => Transit::Halted,
+    }
+}
+
+/// What the node that it moves to is to do, if anything.
+#[must_use]
+pub fn part_of_target(
+    record: &VeRecord,
+    id: &VmId,
+    placement: &Placement,
+) -> Option<(NodeName, OrderedVm)> {
+    let moving = placement.moving.as_ref()?;
+    if moving.step == MoveStep::Clearing {
+        return None;
+    }
+    let definition = definition(record, id, moving.epoch)?;
+    let transit = Transit::Arriving { from: placement.node.clone() };
+    let vm = OrderedVm { definition, run: true, may_restart: false, transit };
+    Some((moving.to.clone(), vm))
+}
+
+/// What a move comes to next.
+enum Next {
+    Step(MoveStep),
+    /// It is the target's.
+    Arrived,
+    /// It stays: why.
+    Over(String),
+}
+
+impl Veh {
+    /// A node asks to have one of its VMs moved to a node that would take it.
+    pub fn asked_to_move(
+        &mut self,
+        from: &NodeName,
+        id: &VmId,
+        to: NodeName,
+        rooms: &mut Rooms<'_>,
+        ctx: &mut Context,
+    ) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let here = record.placements.get(id).filter(|placement| placement.node == *from);
+        let why = match here {
+            None => "it is not that node's",
+            Some(placement) if placement.moving.is_some() => "it is on its way already",
+            _ if rooms.lrt.is_placing(&self.ve) => "its environment is being placed",
+            Some(_) => {
+                self.moves.stuck.remove(id);
+                self.moves.asked.insert(id.clone(), to);
+                return;
+            }
+        };
+        ctx.send(from, Message::Stays { vm: id.clone(), why: why.into() });
+    }
+
+    /// Looks at what the two nodes of each move say, and takes the next step.
+    pub(super) fn follow_moves(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let next: Vec<(VmId, Next)> = record
+            .placements
+            .iter()
+            .filter_map(|(id, placement)| {
+                let moving = placement.moving.as_ref()?;
+                Some((id.clone(), self.next(record, id, (placement, moving), rooms)?))
+            })
+            .collect();
+        for (id, next) in next {
+            self.take_step(&id, next, rooms, ctx);
+        }
+    }
+
+    fn next(
+        &self,
+        record: &VeRecord,
+        id: &VmId,
+        (placement, moving): (&Placement, &Moving),
+        rooms: &Rooms<'_>,
+    ) -> Option<Next> {
+        let source = self.observed(&placement.node, id);
+        let target = self.observed(&moving.to, id).filter(|seen| seen.epoch == moving.epoch);
+        let wanted = self.is_still_wanted(record, &placement.node, moving.why);
+        let (said, ordered) = match source {
+            Some(seen) => (&seen.moved, seen.transit == part_of_source(placement)),
+            None => (&MoveProgress::Open, false),
+        };
+        match moving.step {
+            MoveStep::Preparing => match target.map(|seen| &seen.moved) {
+                _ if !wanted => Some(Next::Over("called off".into())),
+                Some(MoveProgress::CannotArrive(why)) => Some(Next::Over(why.clone())),
+                Some(MoveProgress::Ready) => Some(Next::Step(MoveStep::Going)),
+                _ if !rooms.dnt.is_live(&moving.to) && Some(&moving.to) != record.handler() => {
+                    Some(Next::Over(format!("{} does not answer", moving.to)))
+                }
+                _ => None,
+            },
+            MoveStep::Going | MoveStep::Halting if ordered => match said {
+                MoveProgress::Left => Some(Next::Arrived),
+                MoveProgress::NotHere if target.is_some_and(has_it) => Some(Next::Arrived),
+                MoveProgress::NotHere | MoveProgress::Stayed(_) => {
+                    Some(Next::Step(MoveStep::Clearing))
+                }
+                _ if moving.step == MoveStep::Going && !wanted => {
+                    Some(Next::Step(MoveStep::Halting))
+                }
+                _ => None,
+            },
+            MoveStep::Going if !wanted => Some(Next::Step(MoveStep::Halting)),
+            MoveStep::Going | MoveStep::Halting => None,
+            MoveStep::Clearing => {
+                let why = match said {
+                    MoveProgress::Stayed(why) => why.clone(),
+                    _ => "it ended on its way".into(),
+                };
+                self.has_forgotten(&moving.to, id, record).then_some(Next::Over(why))
+            }
+        }
+    }
+
+    fn is_still_wanted(&self, record: &VeRecord, source: &NodeName, why: MoveReason) -> bool {
+        let runs = record.declared.spec.state == VeState::Running && !record.declared.deleting;
+        runs && (why != MoveReason::Maintenance || self.moves.leaving.contains(source))
+    }
+
+    fn take_step(&mut self, id: &VmId, next: Next, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let change = |record: &mut VeRecord| {
+            let Some(placement) = record.placements.get_mut(id) else { return };
+            match (&next, placement.moving.take()) {
+                (Next::Step(step), Some(moving)) => {
+                    placement.moving = Some(Moving { step: *step, ..moving });
+                }
+                (Next::Arrived, Some(Moving { to, epoch, .. })) => {
+                    *placement = Placement { node: to, epoch, active: true, moving: None };
+                }
+                _ => {}
+            }
+        };
+        let before = rooms.registers.read(&self.ve).and_then(|r| r.placements.get(id)).cloned();
+        rooms.registers.change(&self.ve, change, ctx);
+        if !matches!(next, Next::Step(_)) {
+            self.placing_may_go_on(ctx.now);
+        }
+        if let (Next::Over(why), Some(before)) = (next, before) {
+            self.moves.stuck.insert(id.clone(), (why.clone(), ctx.now + TRY_AGAIN));
+            let Some(record) = rooms.registers.read(&self.ve) else { return };
+            let name = record.declared.name.clone();
+            let message = format!("{} stays on {}: {why}", name.vm(id), before.node);
+            ctx.happened((&self.ve, &name), why != "called off", "MoveFailed", message);
+            ctx.send(&before.node, Message::Stays { vm: id.clone(), why });
+        }
+    }
+
+    /// Starts to look for a place for the next VM that is to move, if nothing else is being placed.
+    pub(super) fn plan_move(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let Moves { leaving, asked, stuck, .. } = &mut self.moves;
+        let on = |id: &VmId| record.placements.get(id).map(|placement| &placement.node);
+        asked.retain(|id, _| on(id).is_some());
+        stuck.retain(|id, _| asked.contains_key(id) || on(id).is_some_and(|n| leaving.contains(n)));
+        if rooms.lrt.is_placing(&self.ve) || in_motion(record) {
+            // Its end comes back here.
+            stuck.values_mut().for_each(|(_, at)| *at = (*at).max(ctx.now + TRY_AGAIN));
+            return;
+        }
+        let Some((id, aim)) = self.next_to_move(record, ctx.now) else { return };
+        let change = |record: &mut VeRecord| {
+            record.order += 1;
+            record.epoch += 1;
+        };
+        rooms.registers.change(&self.ve, change, ctx);
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let request = Request {
+            ve: self.ve.clone(),
+            generation: record.declared.generation,
+            priority: self.moves.contentions,
+            order: record.order,
+            problem: problem(record, std::slice::from_ref(&id), rooms),
+            aim,
+        };
+        rooms.lrt.place(request);
+    }
+
+    fn next_to_move(&self, record: &VeRecord, now: Instant) -> Option<(VmId, Aim)> {
+        record.placements.iter().find_map(|(id, placement)| {
+            let only = self.moves.asked.get(id).cloned();
+            let empties = self.moves.leaving.contains(&placement.node);
+            let why = match (&only, empties) {
+                (_, true) => MoveReason::Maintenance,
+                (Some(_), false) => MoveReason::Load,
+                (None, false) => return None,
+            };
+            let only = only.filter(|_| !empties);
+            let due = self.moves.stuck.get(id).is_none_or(|(_, at)| *at <= now);
+            let runs = self.observed(&placement.node, id).is_some_and(|seen| {
+                seen.phase == VmPhase::Running && seen.epoch == placement.epoch
+            });
+            let free = placement.active && placement.moving.is_none();
+            let aim = Aim::Move { from: placement.node.clone(), only, why };
+            (due && runs && free).then(|| (id.clone(), aim))
+        })
+    }
+
+    /// The search for a place for one VM has ended.
+    pub(super) fn move_ended(
+        &mut self,
+        request: &Request,
+        ended: Ended,
+        rooms: &mut Rooms<'_>,
+        ctx: &mut Context,
+    ) {
+        let (Some(vm), Aim::Move { from, why, .. }) = (request.problem.vms.first(), &request.aim)
+        else {
+            return;
+        };
+        let id = vm.id.clone();
+        let asked = self.moves.asked.remove(&id).is_some();
+        let (text, pause) = match ended {
+            Ended::Committed(assignment) => {
+                self.moves.contentions = 0;
+                self.moves.stuck.remove(&id);
+                let Some(to) = assignment.get(&id).cloned() else { return };
+                let moving = Moving {
+                    to: to.clone(),
+                    epoch: vm.epoch,
+                    step: MoveStep::Preparing,
+                    why: *why,
+                };
+                rooms.registers.change(
+                    &self.ve,
+                    |record| {
+                        owe(record, &to);
+                        let placement = record.placements.get_mut(&id);
+                        if let Some(placement) = placement.filter(|p| p.node == *from && p.active) {
+                            placement.moving = Some(moving);
+                        }
+                    },
+                    ctx,
+                );
+                return;
+            }
+            Ended::CannotFit(text) => {
+                self.moves.contentions = 0;
+                (text, TRY_AGAIN)
+            }
+            Ended::Contended(text) => {
+                self.moves.contentions += 1;
+                let most = 50 << self.moves.contentions.min(5);
+                (text, ctx.jitter(10, most))
+            }
+        };
+        let known = self.moves.stuck.get(&id).is_some_and(|(old, _)| *old == text);
+        let waits = pause < TRY_AGAIN;
+        if asked || (!known && !waits) {
+            ctx.send(from, Message::Stays { vm: id.clone(), why: text.clone() });
+        }
+        if !known
+            && !waits
+            && *why == MoveReason::Maintenance
+            && let Some(record) = rooms.registers.read(&self.ve)
+        {
+            let name = record.declared.name.clone();
+            let message = format!("{} cannot leave {from}: {text}", name.vm(&id));
+            ctx.happened((&self.ve, &name), true, "CannotLeave", message);
+        }
+        self.moves.stuck.insert(id, (text, ctx.now + pause));
+    }
+}
+
+/// A VM is on its way, and constraints bind it to others: it may end up at either end, so nothing else is placed until it is
+/// known where.
+#[must_use]
+pub fn in_motion(record: &VeRecord) -> bool {
+    !record.declared.spec.placement.is_empty()
+        && record.placements.values().any(|placement| placement.moving.is_some())
+}
+
+/// The target has the VM's domain, with its memory.
+fn has_it(seen: &VmObserved) -> bool {
+    let domain = seen.domain.as_ref().filter(|domain| domain.epoch == seen.epoch);
+    domain.is_some_and(|d| matches!(d.state, DomainState::Running | DomainState::Paused))
+}

@@ -1,0 +1,176 @@
+//! Live migrations of the agents together: a node in maintenance is emptied, and whatever becomes of a migration, one
+//! instance goes on, the one that has the memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::tests::{apply, is_ready, spec, world};
+use super::world::World;
+use crate::engine::id::{NodeName, VeUid, VmId};
+use crate::engine::spec::{Constraint, Domain};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Which start of each VM runs, and where.
+pub(super) fn instances(world: &World, uid: &VeUid) -> BTreeMap<VmId, (NodeName, u64)> {
+    let of_ve = world.running().into_iter().filter(|(id, _)| id.ve == *uid);
+    of_ve
+        .filter_map(|(id, node)| {
+            let start = world.host(&node)?.guest(&id)?.start;
+            Some((id, (node, start)))
+        })
+        .collect()
+}
+
+fn starts(instances: &BTreeMap<VmId, (NodeName, u64)>) -> Vec<u64> {
+    instances.values().map(|(_, start)| *start).collect()
+}
+
+pub(super) fn maintain(world: &mut World, node: &NodeName, maintenance: bool) {
+    world.declare_node(node, |declared| declared.maintenance = maintenance);
+}
+
+fn is_empty(world: &World, node: &NodeName) -> bool {
+    let host = world.host(node).expect("a node");
+    host.running().count() == 0 && host.list().is_empty() && host.disks.is_empty()
+}
+
+fn told(world: &World, reason: &str) -> usize {
+    world.happened.iter().filter(|(_, _, happening)| happening.reason == reason).count()
+}
+
+#[test]
+fn a_node_in_maintenance_is_emptied_and_its_vms_keep_their_memory() {
+    for seed in 0..10 {
+        let mut world = world(3, seed);
+        let uid = apply(&mut world, "shop", spec(6, 1));
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+        let before = instances(&world, &uid);
+        let node = before.values().next().expect("it runs").0.clone();
+        maintain(&mut world, &node, true);
+        assert!(world.run_while_not(SOON, |world| is_empty(world, &node)), "seed {seed}");
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "seed {seed}");
+        let after = instances(&world, &uid);
+        assert_eq!(starts(&before), starts(&after), "no VM was started anew, seed {seed}");
+        let moved = before.values().filter(|(on, _)| *on == node).count();
+        assert!(moved > 0 && told(&world, "Moved") == moved);
+        assert_eq!(
+            told(&world, "Disturbed"),
+            0,
+            "an arrival is no disturbance: {:?}",
+            world.happened
+        );
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_drain_that_is_called_off_leaves_what_has_not_left_and_moves_nothing_more() {
+    for seed in 0..10 {
+        let mut world = world(2, seed);
+        let uid = apply(&mut world, "shop", spec(7, 1));
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+        let before = instances(&world, &uid);
+        let (n1, n2) = (NodeName::from("n1"), NodeName::from("n2"));
+        // All of a node's VMs fit on the other but for some.
+        let count = |node: &NodeName| before.values().filter(|(on, _)| on == node).count();
+        let node = if count(&n1) >= count(&n2) { n1 } else { n2 };
+        maintain(&mut world, &node, true);
+        let arrived = |world: &World| world.migrations.get("arrived").copied().unwrap_or(0) > 0;
+        assert!(world.run_while_not(SOON, arrived), "seed {seed}");
+        maintain(&mut world, &node, false);
+        world.run_for(SOON);
+        let settled = world.migrations.clone();
+        world.run_for(SOON);
+        assert_eq!(world.migrations, settled, "nothing moves any more, seed {seed}");
+        assert!(is_ready(&world, &uid), "seed {seed}");
+        assert_eq!(starts(&before), starts(&instances(&world, &uid)), "seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_vm_that_fits_nowhere_else_stays_and_says_why() {
+    let mut world = world(2, 1);
+    let uid = apply(&mut world, "shop", spec(2, 6));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "one on each node");
+    let before = instances(&world, &uid);
+    maintain(&mut world, &"n1".into(), true);
+    world.run_for(SOON);
+    assert_eq!(before, instances(&world, &uid));
+    assert!(is_ready(&world, &uid));
+    assert!(told(&world, "CannotLeave") == 1, "told once: {:?}", world.happened);
+    let status = world.api.get(&uid).and_then(|object| object.status.clone()).expect("a status");
+    let why = status.vms.iter().find_map(|vm| vm.reason.clone()).expect("a reason");
+    assert!(why.contains("cannot leave its node") && why.contains("memory"), "{why}");
+}
+
+/// The load of a node's guests, thousandths of a processor.
+fn load_of(world: &World, loads: &BTreeMap<VmId, u64>, node: &NodeName) -> u64 {
+    let on = world.running().into_iter().filter(|(_, on)| on == node);
+    on.filter_map(|(id, _)| loads.get(&id)).sum()
+}
+
+#[test]
+fn an_overloaded_node_is_relieved_by_live_migration_within_the_constraints() {
+    let (mut spread_kept, mut moved) = (0, 0);
+    for seed in 0..10 {
+        let mut world = world(3, seed);
+        // Two that may not meet, and six more: on each node there is room for all.
+        let mut pair = spec(2, 1);
+        pair.placement = vec![Constraint::Spread { members: Vec::new(), over: Domain::Node }];
+        let pair = apply(&mut world, "pair", pair);
+        let others = apply(&mut world, "others", spec(6, 1));
+        let ready = |world: &World| is_ready(world, &pair) && is_ready(world, &others);
+        assert!(world.run_while_not(SOON, ready), "seed {seed}");
+        let before = (instances(&world, &pair), instances(&world, &others));
+        let all: BTreeMap<VmId, NodeName> = world.running().into_iter().collect();
+        let busy = all.values().next().expect("it runs").clone();
+        // A tenth more than the node has, on that node; the others idle.
+        let here: Vec<&VmId> =
+            all.iter().filter(|(_, on)| **on == busy).map(|(id, _)| id).collect();
+        let each = 8_800 / here.len() as u64;
+        let loads: BTreeMap<VmId, u64> = here.iter().map(|id| ((*id).clone(), each)).collect();
+        for (id, load) in &loads {
+            world.set_load(id, *load);
+        }
+        let relieved =
+            |world: &World| world.names().iter().all(|node| load_of(world, &loads, node) <= 8_000);
+        assert!(!relieved(&world), "the load is there");
+        let limit = Duration::from_secs(180);
+        assert!(world.run_while_not(limit, relieved), "seed {seed}: {:?}", world.running());
+        world.run_for(SOON);
+        assert!(relieved(&world) && ready(&world), "seed {seed}");
+        let after = (instances(&world, &pair), instances(&world, &others));
+        assert_eq!(starts(&before.0), starts(&after.0), "no VM was started anew, seed {seed}");
+        assert_eq!(starts(&before.1), starts(&after.1), "no VM was started anew, seed {seed}");
+        let nodes: BTreeSet<&NodeName> = after.0.values().map(|(node, _)| node).collect();
+        spread_kept += usize::from(nodes.len() == 2);
+        moved += told(&world, "Moved");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+    assert_eq!(spread_kept, 10);
+    assert!(moved >= 10, "{moved}");
+}
+
+#[test]
+fn migrations_that_fail_or_lose_their_last_answer_leave_one_instance_with_its_memory() {
+    let (mut failed, mut lost) = (0, 0);
+    for seed in 0..20 {
+        let mut world = world(3, seed);
+        world.migration_faults = (0.3, 0.3);
+        let uid = apply(&mut world, "shop", spec(5, 1));
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+        let before = instances(&world, &uid);
+        let node = before.values().next().expect("it runs").0.clone();
+        maintain(&mut world, &node, true);
+        let limit = Duration::from_secs(600);
+        assert!(world.run_while_not(limit, |world| is_empty(world, &node)), "seed {seed}");
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "seed {seed}");
+        assert_eq!(starts(&before), starts(&instances(&world, &uid)), "seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+        failed += world.migrations.get("failed").copied().unwrap_or(0);
+        lost += world.migrations.get("answer lost").copied().unwrap_or(0);
+    }
+    assert!(failed > 0 && lost > 0, "the faults fired");
+}
