@@ -92,12 +92,12 @@ impl Procedure {
         goal: Goal,
         ctx: &mut Context,
     ) -> Self {
-        // Nodes that hold disks of the VMs must take part: ask them first.
-        let pinned: BTreeSet<&NodeName> = request.problem.pinned.values().collect();
+        // Nodes that must take part come first: those with disks of the VMs, for one.
+        let needed = request.problem.asked_first();
         let own = ctx.node.clone();
         let mut candidates = vec![own];
         let (first, rest): (Vec<_>, Vec<_>) =
-            nearest.into_iter().partition(|node| pinned.contains(node));
+            nearest.into_iter().partition(|node| needed.contains(node));
         candidates.extend(first);
         candidates.extend(rest);
         candidates.reverse();
