@@ -156,6 +156,7 @@ fn largest(first: &str, second: &str) -> String {
             .replace("ALL", &list(&members))
             .replace("LEFT", &list(&members[..16]))
             .replace("RIGHT", &list(&members[16..]))
+            .replace("GROUPS", &vec![format!("{{names: {}}}", list(&names)); 8].join(", "))
             .replace("NODES", &list(&names))
             .replace("OTHERS", &list(&names[..31]));
         yaml.push_str(&format!("    - {constraint}\n"));
@@ -178,6 +179,15 @@ fn the_largest_environments_stay_within_the_cost_of_their_rules() {
         (
             "{fence: {members: ALL, nodes: {names: NODES}}}",
             "{ban: {members: ALL, nodes: {names: OTHERS}}}",
+        ),
+        ("{split: {members: LEFT, from: RIGHT}}", "{split: {members: RIGHT, from: LEFT}}"),
+        (
+            "{among: {members: ALL, groups: [GROUPS]}}",
+            "{overbook: {members: ALL, cpuPercent: 100}}",
+        ),
+        (
+            "{runningCapacity: {members: ALL, nodes: {names: NODES}, max: 9}}",
+            "{lonely: {members: ALL}}",
         ),
     ];
     let complaints: Vec<String> = sorts

@@ -8,6 +8,37 @@
 use kube::core::Rule;
 use serde_json::{Value, json};
 
+/// Every constraint, as its field is named.
+const CONSTRAINTS: [&str; 13] = [
+    "spread",
+    "gather",
+    "fence",
+    "ban",
+    "maxNodes",
+    "lonely",
+    "among",
+    "split",
+    "root",
+    "quarantine",
+    "runningCapacity",
+    "overbook",
+    "spare",
+];
+
+/// Those that name the members that they bind.
+const BINDING: [&str; 10] = [
+    "spread",
+    "gather",
+    "fence",
+    "ban",
+    "lonely",
+    "among",
+    "split",
+    "root",
+    "runningCapacity",
+    "overbook",
+];
+
 /// Checks the object's own name. The name is part of libvirt domain names and of file names.
 pub(super) fn name_rule() -> Rule {
     Rule::new(
@@ -49,7 +80,7 @@ pub(super) fn spec_rules() -> Value {
             "spec.replicas is about the first member, which would now be another one: set scaledMember",
         ),
     ];
-    for kind in ["spread", "gather", "fence", "ban"] {
+    for kind in BINDING {
         rules.push(rule(
             &format!(
                 "!has(self.placement) || self.placement.all(p, !has(p.{kind}) || \
@@ -60,6 +91,12 @@ pub(super) fn spec_rules() -> Value {
             &format!("{kind}.members must be names of members of this environment"),
         ));
     }
+    rules.push(rule(
+        "!has(self.placement) || self.placement.all(p, !has(p.split) || \
+         p.split.from.all(n, self.members.exists(m, m.name == n)))",
+        ".placement",
+        "split.from must be names of members of this environment",
+    ));
     rules.extend(contradictions());
     Value::Array(rules)
 }
@@ -149,10 +186,20 @@ pub(super) fn member_rules() -> Value {
 
 /// The rules of a placement constraint.
 pub(super) fn constraint_rules() -> Value {
+    let set = CONSTRAINTS.map(|name| format!("has(self.{name})")).join(", ");
     json!([{
-        "rule": "[has(self.spread), has(self.gather), has(self.fence), has(self.ban), \
-                 has(self.maxNodes)].filter(set, set).size() == 1",
-        "message": "each entry is one constraint: set exactly one of spread, gather, fence, ban, maxNodes",
+        "rule": format!("[{set}].filter(set, set).size() == 1"),
+        "message": format!(
+            "each entry is one constraint: set exactly one of {}", CONSTRAINTS.join(", ")
+        ),
+    }])
+}
+
+/// The rules of a split.
+pub(super) fn split_rules() -> Value {
+    json!([{
+        "rule": "!self.members.exists(m, m in self.from)",
+        "message": "members and from must have no member in common: it cannot be apart from itself",
     }])
 }
 

@@ -30,7 +30,10 @@ pub use physical_node::{
     Acceleration, AccelerationKind, Coordinates, DEFAULT_CPU_PERCENT, NodeOverlay, NodeResources,
     NodeUsage, Overcommit, PhysicalNode, PhysicalNodeSpec, PhysicalNodeStatus, Reserved,
 };
-pub use placement::{Fence, Gather, NodeSelection, PlacementConstraint, Spread, TopologyDomain};
+pub use placement::{
+    Among, Fence, Gather, Lonely, NodeSelection, Overbook, PlacementConstraint, Quarantine, Root,
+    RunningCapacity, Split, Spread, TopologyDomain,
+};
 pub use quantity::{QuantityError, bytes, from_bytes, from_milli, milli};
 pub use virtual_environment::{
     Boot, BootImage, DesiredState, Disk, DiskImage, Member, MemberKind, RunStrategy,
@@ -58,6 +61,8 @@ pub const MAX_REPLICAS: u32 = 64;
 pub const MAX_DISKS: usize = 16;
 /// Most placement constraints of one environment.
 pub const MAX_CONSTRAINTS: usize = 16;
+/// Most groups of nodes of one constraint.
+pub const MAX_GROUPS: usize = 8;
 /// Most nodes that one constraint names. Labels name more.
 pub const MAX_NODE_NAMES: usize = 32;
 /// Longest name of a member or a disk, bytes. With a namespace and an environment of 63 each, a libvirt

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Engine;
-use super::id::{NodeName, VmId};
+use super::id::{MemberName, NodeName, VeUid, VmId};
 use super::lrt::{LOCK_TIMEOUT, ZONE_LABEL};
 use super::record::VeRecord;
-use super::spec::{Constraint, Domain, Resources, VeState};
+use super::spec::{Constraint, Domain, NodeSelector, Resources, VeState};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,23 +120,37 @@ fn constraints_hold(record: &VeRecord, engines: &[&Engine], broken: &mut Vec<Bro
             .map(|(_, placement)| &placement.node)
             .filter(|node| node_labels.contains_key(node))
             .collect();
-        let domains = |over: &Domain| -> BTreeSet<String> {
-            let name = |node: &&NodeName| match (
-                over,
-                labels(node).get(ZONE_LABEL).filter(|zone| !zone.is_empty()),
-            ) {
+        let domain = |over: Domain, node: &NodeName| {
+            match (over, labels(node).get(ZONE_LABEL).filter(|zone| !zone.is_empty())) {
                 (Domain::Zone, Some(zone)) => format!("/{zone}"),
                 // A node without a zone is one of its own.
                 (Domain::Zone, None) | (Domain::Node, _) => node.to_string(),
-            };
-            bound.iter().map(name).collect()
+            }
         };
+        let domains = |over: &Domain| -> BTreeSet<String> {
+            bound.iter().map(|node| domain(*over, node)).collect()
+        };
+        let matching =
+            |nodes: &NodeSelector| bound.iter().filter(|n| nodes.matches(n, labels(n))).count();
         let holds = match constraint {
             Constraint::Spread { over, .. } => domains(over).len() == bound.len(),
             Constraint::Gather { over, .. } => domains(over).len() <= 1,
-            Constraint::Fence { nodes, .. } => bound.iter().all(|n| nodes.matches(n, labels(n))),
-            Constraint::Ban { nodes, .. } => !bound.iter().any(|n| nodes.matches(n, labels(n))),
+            Constraint::Fence { nodes, .. } => matching(nodes) == bound.len(),
+            Constraint::Ban { nodes, .. } => matching(nodes) == 0,
             Constraint::MaxNodes(most) => domains(&Domain::Node).len() <= *most as usize,
+            Constraint::Among { groups, .. } => {
+                bound.is_empty() || groups.iter().any(|group| matching(group) == bound.len())
+            }
+            Constraint::RunningCapacity { nodes, max, .. } => matching(nodes) <= *max as usize,
+            Constraint::Split { members, from, over, .. } => {
+                apart(record, (members, from), &|node| domain(*over, node))
+            }
+            Constraint::Lonely { .. } | Constraint::Overbook { .. } => {
+                let there = engines.iter().filter(|engine| bound.contains(&&engine.ctx.node));
+                there.copied().all(|engine| keeps_terms(engine, constraint, &record.declared.uid))
+            }
+            // About what may come and go, or what could be lost: nothing that a state shows.
+            Constraint::Root { .. } | Constraint::Quarantine { .. } | Constraint::Spare => true,
         };
         if !holds {
             let what = format!(
@@ -146,5 +160,32 @@ fn constraints_hold(record: &VeRecord, engines: &[&Engine], broken: &mut Vec<Bro
             );
             broken.push(Broken { invariant: "I5", what });
         }
+    }
+}
+
+/// I5, split: no domain holds VMs of both sides.
+fn apart(
+    record: &VeRecord,
+    (members, from): (&[MemberName], &[MemberName]),
+    domain: &dyn Fn(&NodeName) -> String,
+) -> bool {
+    let side = |side: &[MemberName]| -> BTreeSet<String> {
+        let active = record.placements.iter().filter(|(_, placement)| placement.active);
+        let own = active.filter(|(id, _)| side.contains(&id.member));
+        own.map(|(_, placement)| domain(&placement.node)).collect()
+    };
+    side(members).is_disjoint(&side(from))
+}
+
+/// I5, lonely and overbook: who else is on a node of the VMs that they bind.
+fn keeps_terms(engine: &Engine, constraint: &Constraint, ve: &VeUid) -> bool {
+    match constraint {
+        Constraint::Overbook { cpu_percent, .. } => {
+            let limit = engine.lrt.processors_milli() * u64::from(*cpu_percent) / 100;
+            engine.lrt.host().is_none() || engine.lrt.allocated().cpu_milli <= limit
+        }
+        _ => !engine.lrt.vms().any(|vmh| {
+            vmh.record.definition.id.ve != *ve && vmh.record.held() != Resources::default()
+        }),
     }
 }

@@ -217,8 +217,8 @@ impl Engine {
             Message::Declared { uid, generation, deleting } => {
                 self.gateway.acknowledged(from, &uid, generation, deleting);
             }
-            Message::Reserve { procedure, priority, .. } if procedure.initiator == *from => {
-                self.lrt.reserve(procedure, priority, &mut self.ctx);
+            Message::Reserve { procedure, ve, priority } if procedure.initiator == *from => {
+                self.lrt.reserve(procedure, &ve, priority, &mut self.ctx);
             }
             Message::Prepare { procedure, handler, order, vms, arriving }
                 if procedure.initiator == *from && handler == *from =>

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use super::constraint::{Constraint, Domain, NodeSelector};
+pub use super::constraint::{Constraint, Domain, NodeSelector, Terms};
 use super::id::{MemberName, VeName, VeUid, VmId};
 
 /// Most VMs one virtual environment may hold.
@@ -130,6 +130,8 @@ pub struct VmDefinition {
     pub disks: Vec<DiskSpec>,
     /// What to do when the guest stops by itself.
     pub run_strategy: RunStrategy,
+    /// What it asks of its node as to who else may be there.
+    pub terms: Terms,
 }
 
 impl VmDefinition {

@@ -5,13 +5,11 @@
 
 use std::collections::BTreeSet;
 
+use super::constraints::constraint;
 use crate::api;
-use crate::engine::id::{MemberName, NodeName, VeName};
+use crate::engine::id::VeName;
 use crate::engine::input::VeDeclared;
-use crate::engine::spec::{
-    Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, RunStrategy, VeSpec,
-    VeState,
-};
+use crate::engine::spec::{Boot, DiskSpec, ImageSource, MemberSpec, RunStrategy, VeSpec, VeState};
 
 /// Fewest and most bytes of a VM's memory: 16 MiB boots nothing smaller, 4 TiB is more than hosts have.
 const MEMORY: (u64, u64) = (16 << 20, 4 << 40);
@@ -21,14 +19,6 @@ const DISK: (u64, u64) = (1 << 20, 64 << 40);
 const MAX_CPUS: u32 = 256;
 /// Longest URL or kernel command line, bytes.
 const MAX_TEXT: usize = 2048;
-/// Longest label key (a DNS name, a slash and a name), bytes.
-const MAX_LABEL_KEY: usize = 317;
-/// Most labels of one selection.
-const MAX_LABELS: usize = 16;
-/// Longest node name, bytes.
-const MAX_NODE_NAME: usize = 253;
-/// Most nodes that `maxNodes` may say.
-const MAX_MAX_NODES: u32 = 256;
 
 /// A spec that cannot be carried out as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +30,10 @@ pub struct SpecError {
     pub reason: String,
 }
 
-fn wrong<T>(field: impl Into<String>, reason: impl Into<String>) -> Result<T, SpecError> {
+pub(super) fn wrong<T>(
+    field: impl Into<String>,
+    reason: impl Into<String>,
+) -> Result<T, SpecError> {
     Err(SpecError { field: field.into(), reason: reason.into() })
 }
 
@@ -249,86 +242,13 @@ fn quantity(
     }
 }
 
-fn constraint(
-    field: &str,
-    declared: &api::PlacementConstraint,
-    known: &BTreeSet<&str>,
-) -> Result<Constraint, SpecError> {
-    let members = |kind: &str, names: &[String]| -> Result<Vec<MemberName>, SpecError> {
-        names
-            .iter()
-            .map(|name| match known.contains(name.as_str()) {
-                true => Ok(name.as_str().into()),
-                false => wrong(format!("{field}.{kind}.members"), format!("no member {name}")),
-            })
-            .collect()
-    };
-    let mut found = Vec::new();
-    if let Some(spread) = &declared.spread {
-        let over = domain(spread.over);
-        found.push(Constraint::Spread { members: members("spread", &spread.members)?, over });
-    }
-    if let Some(gather) = &declared.gather {
-        let over = domain(gather.over);
-        found.push(Constraint::Gather { members: members("gather", &gather.members)?, over });
-    }
-    if let Some(fence) = &declared.fence {
-        let nodes = nodes(&format!("{field}.fence.nodes"), &fence.nodes)?;
-        found.push(Constraint::Fence { members: members("fence", &fence.members)?, nodes });
-    }
-    if let Some(ban) = &declared.ban {
-        let nodes = nodes(&format!("{field}.ban.nodes"), &ban.nodes)?;
-        found.push(Constraint::Ban { members: members("ban", &ban.members)?, nodes });
-    }
-    if let Some(most) = declared.max_nodes {
-        if most == 0 || most > MAX_MAX_NODES {
-            return wrong(format!("{field}.maxNodes"), format!("must be 1 to {MAX_MAX_NODES}"));
-        }
-        found.push(Constraint::MaxNodes(most));
-    }
-    match (found.pop(), found.is_empty()) {
-        (Some(constraint), true) => Ok(constraint),
-        _ => wrong(field, "must be exactly one of spread, gather, fence, ban, maxNodes"),
-    }
-}
-
-fn domain(over: api::TopologyDomain) -> Domain {
-    match over {
-        api::TopologyDomain::Node => Domain::Node,
-        api::TopologyDomain::Zone => Domain::Zone,
-    }
-}
-
-fn nodes(field: &str, declared: &api::NodeSelection) -> Result<NodeSelector, SpecError> {
-    if declared.names.is_empty() && declared.match_labels.is_empty() {
-        return wrong(field, "must say names, matchLabels, or both");
-    }
-    let long_name = |name: &String| name.is_empty() || name.len() > MAX_NODE_NAME;
-    if declared.names.len() > api::MAX_NODE_NAMES || declared.names.iter().any(long_name) {
-        return wrong(
-            format!("{field}.names"),
-            "must be at most 64 names of at most 253 characters",
-        );
-    }
-    if declared.match_labels.len() > MAX_LABELS
-        || declared
-            .match_labels
-            .iter()
-            .any(|(key, value)| key.is_empty() || key.len() > MAX_LABEL_KEY || value.len() > 63)
-    {
-        return wrong(format!("{field}.matchLabels"), "must be at most 16 Kubernetes labels");
-    }
-    Ok(NodeSelector {
-        names: declared.names.iter().map(|name| NodeName::from(name.as_str())).collect(),
-        labels: declared.match_labels.clone(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::engine::id::NodeName;
+    use crate::engine::spec::{Constraint, Domain, NodeSelector};
 
     fn spec(value: Value) -> Result<VeSpec, SpecError> {
         let spec: api::VirtualEnvironmentSpec =
@@ -368,9 +288,97 @@ mod tests {
         assert_eq!(read.members[0].disks[0].size, 1 << 30);
         assert_eq!(
             read.placement[0],
-            Constraint::Spread { members: vec!["web".into()], over: Domain::Zone }
+            Constraint::Spread {
+                members: vec!["web".into()],
+                over: Domain::Zone,
+                continuous: true
+            }
         );
         assert_eq!(read.placement[2], Constraint::MaxNodes(3));
+    }
+
+    #[test]
+    fn every_constraint_is_read() {
+        let rack = |name: &str| json!({"matchLabels": {"rack": name}});
+        let read = spec(json!({
+            "members": [member(json!({})), member(json!({"name": "db"}))],
+            "placement": [
+                {"gather": {"members": ["web"]}},
+                {"lonely": {"members": ["db"], "continuous": false}},
+                {"among": {"members": ["db"], "groups": [rack("a"), rack("b")]}},
+                {"split": {"members": ["web"], "from": ["db"], "over": "zone"}},
+                {"root": {}},
+                {"quarantine": {"nodes": {"names": ["n1"]}}},
+                {"runningCapacity": {"nodes": rack("a"), "max": 0}},
+                {"overbook": {"members": ["db"], "cpuPercent": 150}},
+                {"spare": 1},
+            ],
+        }))
+        .expect("a valid spec");
+        let (web, db) = (vec!["web".into()], vec!["db".into()]);
+        let rack = |name: &str| NodeSelector {
+            names: vec![],
+            labels: [("rack".to_owned(), name.to_owned())].into(),
+        };
+        let groups = vec![rack("a"), rack("b")];
+        let named = NodeSelector { names: vec!["n1".into()], labels: [].into() };
+        assert_eq!(
+            read.placement,
+            [
+                Constraint::Gather { members: web.clone(), over: Domain::Node, continuous: false },
+                Constraint::Lonely { members: db.clone(), continuous: false },
+                Constraint::Among { members: db.clone(), groups, continuous: false },
+                Constraint::Split {
+                    members: web,
+                    from: db.clone(),
+                    over: Domain::Zone,
+                    continuous: true
+                },
+                Constraint::Root { members: vec![] },
+                Constraint::Quarantine { nodes: named },
+                Constraint::RunningCapacity {
+                    members: vec![],
+                    nodes: rack("a"),
+                    max: 0,
+                    continuous: true
+                },
+                Constraint::Overbook { members: db, cpu_percent: 150 },
+                Constraint::Spare,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_constraint_that_breaks_a_bound_is_named_by_its_field() {
+        let nine: Vec<Value> = (0..9).map(|i| json!({"names": [format!("n{i}")]})).collect();
+        let table = [
+            (json!({"lonely": {"members": ["x"]}}), "lonely.members"),
+            (json!({"among": {"groups": []}}), "among.groups"),
+            (json!({"among": {"groups": nine}}), "among.groups"),
+            (json!({"among": {"groups": [{"names": ["n1"]}, {}]}}), "among.groups[1]"),
+            (json!({"among": {"members": ["x"], "groups": [{"names": ["n1"]}]}}), "among.members"),
+            (json!({"split": {"members": ["web"], "from": ["x"]}}), "split.from"),
+            (json!({"split": {"members": ["x"], "from": ["web"]}}), "split.members"),
+            (json!({"split": {"members": ["web"], "from": ["web"]}}), "split.from"),
+            (json!({"split": {"members": ["web"], "from": []}}), "split"),
+            (json!({"root": {"members": ["x"]}}), "root.members"),
+            (json!({"quarantine": {"nodes": {}}}), "quarantine.nodes"),
+            (json!({"runningCapacity": {"nodes": {}, "max": 1}}), "runningCapacity.nodes"),
+            (
+                json!({"runningCapacity": {"nodes": {"names": ["n1"]}, "max": 257}}),
+                "runningCapacity.max",
+            ),
+            (json!({"overbook": {"cpuPercent": 0}}), "overbook.cpuPercent"),
+            (json!({"overbook": {"cpuPercent": 6401}}), "overbook.cpuPercent"),
+            (json!({"overbook": {"members": ["x"], "cpuPercent": 9}}), "overbook.members"),
+            (json!({"spare": 2}), "spare"),
+            (json!({"spare": 0}), "spare"),
+        ];
+        for (constraint, field) in table {
+            let manifest = json!({"members": [member(json!({}))], "placement": [constraint]});
+            let error = spec(manifest.clone()).expect_err(&manifest.to_string());
+            assert_eq!(error.field, format!("spec.placement[0].{field}"), "{error}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!   watch.rs  this_node.rs  environments.rs     watches -> Input (no other client calls in them)
 //!   peers.rs                                    PhysicalNodes listed, never watched -> PeerNews
-//!   convert.rs                                  declared specs -> the engine's plain numbers
+//!   convert.rs  constraints.rs                  declared specs -> the engine's plain numbers
 //!
 //!   Action -> queue.rs -> writer.rs -> writes.rs    newest report per thing, one task, retried for ever
 //!             happenings.rs                         what becomes one Event, and when
@@ -19,6 +19,7 @@
 //! Writes per environment that is created: the claim of its replica set, one settled status, one Event.
 
 mod connect;
+mod constraints;
 mod convert;
 mod counters;
 mod doctor;

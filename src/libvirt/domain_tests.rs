@@ -10,7 +10,7 @@ use super::projection::Projection;
 use super::xml::{self, Element};
 use crate::engine::host::FailureKind;
 use crate::engine::id::{VeName, VmId};
-use crate::engine::spec::{Boot, RunStrategy, VmDefinition};
+use crate::engine::spec::{Boot, RunStrategy, Terms, VmDefinition};
 
 fn definition() -> VmDefinition {
     VmDefinition {
@@ -23,6 +23,7 @@ fn definition() -> VmDefinition {
         boot: Boot::Disk,
         disks: Vec::new(),
         run_strategy: RunStrategy::Always,
+        terms: Terms::default(),
     }
 }
 

@@ -46,8 +46,8 @@ fn apply(world: &mut World, handler: &NodeName, on: &[NodeName]) -> VeUid {
     let mut wanted = spec(on.len() as u32, 1);
     let nodes = NodeSelector { names: on.to_vec(), labels: Default::default() };
     wanted.placement = vec![
-        Constraint::Spread { members: Vec::new(), over: Domain::Node },
-        Constraint::Fence { members: Vec::new(), nodes },
+        Constraint::Spread { members: Vec::new(), over: Domain::Node, continuous: true },
+        Constraint::Fence { members: Vec::new(), nodes, continuous: true },
     ];
     world.apply(&uid, &VeName::new("default", &name), wanted);
     uid

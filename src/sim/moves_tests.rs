@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::tests::{apply, is_ready, spec, world};
 use super::world::World;
-use crate::engine::id::{NodeName, VeUid, VmId};
-use crate::engine::spec::{Constraint, Domain};
+use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
+use crate::engine::spec::{Constraint, Domain, MemberSpec};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -105,6 +105,36 @@ fn a_vm_that_fits_nowhere_else_stays_and_says_why() {
     assert!(why.contains("cannot leave its node") && why.contains("memory"), "{why}");
 }
 
+#[test]
+fn what_a_constraint_keeps_on_a_node_stays_and_the_rest_leaves() {
+    let mut world = world(2, 1);
+    let mut both = spec(1, 1);
+    both.members.push(MemberSpec { name: MemberName::from("db"), ..both.members[0].clone() });
+    both.placement = vec![Constraint::Root { members: vec![MemberName::from("db")] }];
+    world.declare_node(&"n2".into(), |declared| declared.schedulable = false);
+    let uid = apply(&mut world, "both", both);
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    world.declare_node(&"n2".into(), |declared| declared.schedulable = true);
+    let before = instances(&world, &uid);
+    maintain(&mut world, &"n1".into(), true);
+    let left = |world: &World| {
+        instances(world, &uid)
+            .iter()
+            .any(|(id, (on, _))| id.member.as_str() == "web" && on.as_str() == "n2")
+    };
+    assert!(world.run_while_not(SOON, left), "{:?}", world.happened);
+    world.run_for(SOON);
+    let after = instances(&world, &uid);
+    let db = |all: &BTreeMap<VmId, (NodeName, u64)>| {
+        all.iter().find(|(id, _)| id.member.as_str() == "db").map(|(_, place)| place.clone())
+    };
+    assert_eq!(db(&before), db(&after), "it stays");
+    let status = world.api.get(&uid).and_then(|object| object.status.clone()).expect("a status");
+    let why: Vec<String> = status.vms.iter().filter_map(|vm| vm.reason.clone()).collect();
+    assert!(why.len() == 1 && why[0].contains("root keeps it"), "{why:?}");
+    assert_eq!(world.broken, vec![]);
+}
+
 /// The load of a node's guests, thousandths of a processor.
 fn load_of(world: &World, loads: &BTreeMap<VmId, u64>, node: &NodeName) -> u64 {
     let on = world.running().into_iter().filter(|(_, on)| on == node);
@@ -118,7 +148,8 @@ fn an_overloaded_node_is_relieved_by_live_migration_within_the_constraints() {
         let mut world = world(3, seed);
         // Two that may not meet, and six more: on each node there is room for all.
         let mut pair = spec(2, 1);
-        pair.placement = vec![Constraint::Spread { members: Vec::new(), over: Domain::Node }];
+        pair.placement =
+            vec![Constraint::Spread { members: Vec::new(), over: Domain::Node, continuous: true }];
         let pair = apply(&mut world, "pair", pair);
         let others = apply(&mut world, "others", spec(6, 1));
         let ready = |world: &World| is_ready(world, &pair) && is_ready(world, &others);

@@ -244,12 +244,16 @@ fn spec(rng: &mut ChaCha8Rng, nodes: usize) -> VeSpec {
     let mut placement = Vec::new();
     if rng.random_bool(0.4) {
         let over = if rng.random_bool(0.7) { Domain::Node } else { Domain::Zone };
-        placement.push(Constraint::Spread { members: vec![MemberName::from("web")], over });
+        placement.push(Constraint::Spread {
+            members: vec![MemberName::from("web")],
+            over,
+            continuous: true,
+        });
     }
     if rng.random_bool(0.2) {
         let node = NodeName::from(format!("n{}", rng.random_range(1..=nodes)));
         let nodes = NodeSelector { names: vec![node], labels: BTreeMap::new() };
-        placement.push(Constraint::Ban { members: Vec::new(), nodes });
+        placement.push(Constraint::Ban { members: Vec::new(), nodes, continuous: true });
     }
     if rng.random_bool(0.2) {
         placement.push(Constraint::MaxNodes(rng.random_range(1..=3)));

@@ -1,6 +1,8 @@
 //! Properties of agents together, over many seeds: I1 and I3–I5 after every event, and everything whole or
 //! waiting whole when the faults are over.
 
+mod constraints;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -166,7 +168,11 @@ fn a_cordoned_node_gets_no_new_vm() {
 fn a_spread_over_too_few_nodes_waits_whole() {
     let mut world = world(2, 1);
     let mut wide = spec(3, 1);
-    wide.placement.push(Constraint::Spread { members: Vec::new(), over: Domain::Node });
+    wide.placement.push(Constraint::Spread {
+        members: Vec::new(),
+        over: Domain::Node,
+        continuous: true,
+    });
     let uid = apply(&mut world, "ve", wide);
     assert!(world.run_while_not(SOON, |world| reason(world, &uid) == "CannotBePlaced"));
     assert_eq!(running(&world, &uid), 0);

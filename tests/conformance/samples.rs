@@ -18,7 +18,7 @@ use discovery::engine::record::{
 use discovery::engine::report::{MoveProgress, VmObserved, VmPhase};
 use discovery::engine::spec::{
     Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, Resources,
-    RunStrategy, VeSpec, VeState, VmDefinition,
+    RunStrategy, Terms, VeSpec, VeState, VmDefinition,
 };
 use discovery::engine::time::Instant;
 use discovery::engine::wire::{Message, Order, OrderedVm, Reservation};
@@ -59,6 +59,7 @@ pub fn definition(index: u32) -> VmDefinition {
             DiskSpec { name: "data".to_owned(), size: 20 << 30, image: None },
         ],
         run_strategy: RunStrategy::RerunOnFailure,
+        terms: Terms { alone: true, cpu_percent: Some(150) },
     }
 }
 
@@ -84,15 +85,36 @@ fn declared() -> VeDeclared {
                 run_strategy: RunStrategy::Always,
             }],
             placement: vec![
-                Constraint::Spread { members: vec![MemberName::from("web")], over: Domain::Node },
+                Constraint::Spread {
+                    members: vec![MemberName::from("web")],
+                    over: Domain::Node,
+                    continuous: true,
+                },
                 Constraint::Fence {
                     members: Vec::new(),
                     nodes: NodeSelector {
                         names: vec![NodeName::from("node-2")],
                         labels: BTreeMap::from([("disk".to_owned(), "nvme".to_owned())]),
                     },
+                    continuous: true,
                 },
                 Constraint::MaxNodes(3),
+                Constraint::Among {
+                    members: Vec::new(),
+                    groups: vec![NodeSelector {
+                        names: vec!["node-2".into()],
+                        ..Default::default()
+                    }],
+                    continuous: false,
+                },
+                Constraint::Split {
+                    members: vec![MemberName::from("web")],
+                    from: vec![MemberName::from("db")],
+                    over: Domain::Zone,
+                    continuous: true,
+                },
+                Constraint::Overbook { members: Vec::new(), cpu_percent: 150 },
+                Constraint::Spare,
             ],
         },
     }
@@ -127,6 +149,9 @@ fn offer() -> NodeOffer {
         labels: BTreeMap::from([("topology.kubernetes.io/zone".to_owned(), "zone-a".to_owned())]),
         zone: "zone-a".to_owned(),
         schedulable: true,
+        allocated: Resources { cpu_milli: 4500, memory: 10 << 30 },
+        processors_milli: 2000,
+        others: 3,
     }
 }
 

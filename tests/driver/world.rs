@@ -321,7 +321,7 @@ pub fn shop(web: u32, spread: bool) -> VeSpec {
         run_strategy: RunStrategy::Always,
     };
     let members = vec![MemberName::from("web")];
-    let apart = Constraint::Spread { members, over: Domain::Node };
+    let apart = Constraint::Spread { members, over: Domain::Node, continuous: true };
     VeSpec {
         state: VeState::Running,
         members: vec![member("web", web, 1), member("db", 1, 2)],

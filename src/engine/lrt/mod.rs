@@ -22,6 +22,7 @@ pub mod partition;
 pub mod procedure;
 pub mod relief;
 pub mod solver;
+mod terms;
 pub mod vmh;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -69,8 +70,14 @@ pub struct NodeOffer {
     pub labels: BTreeMap<String, String>,
     /// Its zone, empty if it has none.
     pub zone: String,
-    /// It takes new VMs.
+    /// It takes new VMs. One that does not may still be asked for what it knows of its own.
     pub schedulable: bool,
+    /// What VMs use or have been promised.
+    pub allocated: Resources,
+    /// Its processors for VMs, in thousandths, before any overcommitment.
+    pub processors_milli: u64,
+    /// VMs here of environments other than the one that asks.
+    pub others: u32,
 }
 
 /// This node is in a partition.
@@ -180,6 +187,13 @@ impl Lrt {
         Resources { cpu_milli: usable.cpu_milli.saturating_mul(percent) / 100, ..usable }
     }
 
+    /// Its processors for VMs, in thousandths, before any overcommitment.
+    #[must_use]
+    pub fn processors_milli(&self) -> u64 {
+        let (Some(host), Some(declared)) = (&self.host, &self.declared) else { return 0 };
+        host.capacity.minus(&declared.reserved).cpu_milli
+    }
+
     /// What VMs use or have been promised.
     #[must_use]
     pub fn allocated(&self) -> Resources {
@@ -190,7 +204,10 @@ impl Lrt {
     /// What is left for new VMs.
     #[must_use]
     pub fn free(&self) -> Resources {
-        self.allocatable().minus(&self.allocated())
+        let within = terms::limit(self.vms.values(), self.processors_milli());
+        let allocatable = self.allocatable();
+        let cpu_milli = allocatable.cpu_milli.min(within.unwrap_or(u64::MAX));
+        Resources { cpu_milli, ..allocatable }.minus(&self.allocated())
     }
 
     /// It takes new VMs, or why not.

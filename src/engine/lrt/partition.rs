@@ -2,9 +2,9 @@
 //! disk, and is given back. What the procedure itself does is in [`super::procedure`].
 
 use super::vmh::Vmh;
-use super::{ARRIVALS_AT_ONCE, ASK_AFTER, LOCK_TIMEOUT, Lock, Lrt, NodeOffer};
+use super::{ARRIVALS_AT_ONCE, ASK_AFTER, LOCK_TIMEOUT, Lock, Lrt, NodeOffer, terms};
 use crate::engine::context::Context;
-use crate::engine::id::{NodeName, ProcedureId, VmId};
+use crate::engine::id::{NodeName, ProcedureId, VeUid, VmId};
 use crate::engine::record::{Promise, RecordKey, Transit, VmGoal, VmRecord};
 use crate::engine::spec::{Resources, VmDefinition};
 use crate::engine::wire::{Message, Reservation};
@@ -24,31 +24,52 @@ pub struct Asked {
 
 impl Lrt {
     /// A procedure wants this node.
-    pub fn reserve(&mut self, procedure: ProcedureId, priority: u32, ctx: &mut Context) {
-        let answer = match (&self.lock, self.open()) {
+    pub fn reserve(
+        &mut self,
+        procedure: ProcedureId,
+        ve: &VeUid,
+        priority: u32,
+        ctx: &mut Context,
+    ) {
+        let answer = match (&self.lock, self.open_to(ve)) {
             (Some(lock), _) if lock.procedure != procedure => {
                 Reservation::Busy { procedure: lock.procedure.clone(), priority: lock.priority }
             }
             (_, Err(why)) => Reservation::Closed(why),
-            (_, Ok(())) => {
+            (_, Ok(schedulable)) => {
                 let since = self.lock.as_ref().map_or(ctx.now, |lock| lock.since);
                 let until = since + LOCK_TIMEOUT;
                 self.lock = Some(Lock { procedure: procedure.clone(), priority, since, until });
-                Reservation::Granted(Box::new(self.offer(ctx)))
+                Reservation::Granted(Box::new(self.offer(ve, schedulable, ctx)))
             }
         };
         let initiator = procedure.initiator.clone();
         ctx.send(&initiator, Message::Reserved { procedure, answer });
     }
 
-    fn offer(&self, ctx: &Context) -> NodeOffer {
+    /// Whether it takes new VMs of this environment. One that does not, but holds some of it, may be asked
+    /// all the same: where those are counts.
+    fn open_to(&self, ve: &VeUid) -> Result<bool, String> {
+        let holds =
+            self.vms.values().any(|vmh| terms::is_held(vmh) && vmh.record.definition.id.ve == *ve);
+        match self.open() {
+            Ok(()) => terms::keeps_out(self.vms.values(), ve).map_or(Ok(true), Err),
+            Err(_) if holds && self.declared.is_some() => Ok(false),
+            Err(why) => Err(why),
+        }
+    }
+
+    fn offer(&self, ve: &VeUid, schedulable: bool, ctx: &Context) -> NodeOffer {
         NodeOffer {
             node: ctx.node.clone(),
             free: self.free(),
             allocatable: self.allocatable(),
             labels: self.declared.as_ref().map(|d| d.labels.clone()).unwrap_or_default(),
             zone: self.zone(),
-            schedulable: true,
+            schedulable,
+            allocated: self.allocated(),
+            processors_milli: self.processors_milli(),
+            others: terms::others(self.vms.values(), ve),
         }
     }
 
@@ -80,6 +101,7 @@ impl Lrt {
         if arriving && self.arriving() >= ARRIVALS_AT_ONCE {
             return Err("as many VMs as it takes at once are on their way to it".into());
         }
+        terms::admit(self.vms.values(), &vms)?;
         // What these VMs hold here already (stopped ones: nothing) is not asked for twice.
         let asked = vms.iter().fold(Resources::default(), |sum, vm| {
             let has = self.vms.get(&vm.id).map(|vmh| vmh.record.held()).unwrap_or_default();

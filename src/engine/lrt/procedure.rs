@@ -52,7 +52,7 @@ pub struct Request {
 }
 
 /// What a procedure finds places for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Aim {
     /// VMs that run nowhere.
     Place,
@@ -64,6 +64,8 @@ pub enum Aim {
         only: Option<NodeName>,
         /// Why.
         why: MoveReason,
+        /// The environment as it is, with this VM where it is.
+        standing: Box<Problem>,
     },
 }
 
@@ -111,12 +113,12 @@ impl Procedure {
         goal: Goal,
         ctx: &mut Context,
     ) -> Self {
-        // Nodes that hold disks of the VMs must take part: ask them first.
-        let pinned: BTreeSet<&NodeName> = request.problem.pinned.values().collect();
+        // Nodes that must take part come first: those with disks of the VMs, for one.
+        let needed = request.problem.asked_first();
         let own = ctx.node.clone();
         let mut candidates = vec![own];
         let (first, rest): (Vec<_>, Vec<_>) =
-            nearest.into_iter().partition(|node| pinned.contains(node));
+            nearest.into_iter().partition(|node| needed.contains(node));
         candidates.extend(first);
         candidates.extend(rest);
         if let Aim::Move { from, only, .. } = &request.aim {
@@ -216,6 +218,12 @@ impl Procedure {
         match answer {
             Reservation::Granted(offer) if offer.node == *from => {
                 self.offers.push(*offer);
+                if let Err(why) = self.permits_move(from) {
+                    self.offers.pop();
+                    ctx.send(from, Message::Release { procedure: self.id.clone(), undo: false });
+                    self.closed.insert(from.clone(), why);
+                    return self.ask_next(ctx);
+                }
                 match solver::solve(&self.request.problem, &self.offers, self.goal) {
                     Some(assignment) => {
                         self.prepare(assignment, ctx);
@@ -241,6 +249,16 @@ impl Procedure {
             }
         }
         self.ask_next(ctx)
+    }
+
+    /// Whether the constraints let the VM move to this node, if it is one that moves. It is among the offers.
+    fn permits_move(&self, to: &NodeName) -> Result<(), String> {
+        let (Aim::Move { from, standing, .. }, Some(vm)) =
+            (&self.request.aim, self.request.problem.vms.first())
+        else {
+            return Ok(());
+        };
+        standing.holds_during_move(&vm.id, from, to, &self.offers)
     }
 
     /// Whether this procedure waits for the other (and not the other for this one).

@@ -14,7 +14,7 @@ use crate::engine::id::{NodeName, VmId};
 use crate::engine::lrt::procedure::{Aim, Ended, Request};
 use crate::engine::record::{MoveReason, MoveStep, Moving, Placement, Transit, VeRecord};
 use crate::engine::report::{MoveProgress, VmObserved, VmPhase};
-use crate::engine::spec::VeState;
+use crate::engine::spec::{Constraint, VeState};
 use crate::engine::time::Instant;
 use crate::engine::wire::{Message, OrderedVm};
 
@@ -85,6 +85,14 @@ pub fn part_of_target(
     let transit = Transit::Arriving { from: placement.node.clone() };
     let vm = OrderedVm { definition, run: true, may_restart: false, transit };
     Some((moving.to.clone(), vm))
+}
+
+/// A VM that is to move.
+struct Wanted {
+    id: VmId,
+    from: NodeName,
+    only: Option<NodeName>,
+    why: MoveReason,
 }
 
 /// What a move comes to next.
@@ -229,7 +237,16 @@ impl Veh {
             stuck.values_mut().for_each(|(_, at)| *at = (*at).max(ctx.now + TRY_AGAIN));
             return;
         }
-        let Some((id, aim)) = self.next_to_move(record, ctx.now) else { return };
+        let Some(next) = self.next_to_move(record, ctx.now) else { return };
+        let Wanted { id, from, only, why } = next;
+        if let Some(bound) = bound(record, &id) {
+            let text = format!("{bound} keeps it where it is");
+            self.cannot_move(&id, (&from, why), (text, TRY_AGAIN), rooms, ctx);
+            // Then the next one, until none is left to try.
+            return self.plan_move(rooms, ctx);
+        }
+        let standing = Box::new(problem(record, &[], rooms));
+        let aim = Aim::Move { from, only, why, standing };
         let change = |record: &mut VeRecord| {
             record.order += 1;
             record.epoch += 1;
@@ -247,7 +264,7 @@ impl Veh {
         rooms.lrt.place(request);
     }
 
-    fn next_to_move(&self, record: &VeRecord, now: Instant) -> Option<(VmId, Aim)> {
+    fn next_to_move(&self, record: &VeRecord, now: Instant) -> Option<Wanted> {
         record.placements.iter().find_map(|(id, placement)| {
             let only = self.moves.asked.get(id).cloned();
             let empties = self.moves.leaving.contains(&placement.node);
@@ -262,8 +279,8 @@ impl Veh {
                 seen.phase == VmPhase::Running && seen.epoch == placement.epoch
             });
             let free = placement.active && placement.moving.is_none();
-            let aim = Aim::Move { from: placement.node.clone(), only, why };
-            (due && runs && free).then(|| (id.clone(), aim))
+            let wanted = Wanted { id: id.clone(), from: placement.node.clone(), only, why };
+            (due && runs && free).then_some(wanted)
         })
     }
 
@@ -280,18 +297,14 @@ impl Veh {
             return;
         };
         let id = vm.id.clone();
-        let asked = self.moves.asked.remove(&id).is_some();
         let (text, pause) = match ended {
             Ended::Committed(assignment) => {
                 self.moves.contentions = 0;
                 self.moves.stuck.remove(&id);
+                self.moves.asked.remove(&id);
                 let Some(to) = assignment.get(&id).cloned() else { return };
-                let moving = Moving {
-                    to: to.clone(),
-                    epoch: vm.epoch,
-                    step: MoveStep::Preparing,
-                    why: *why,
-                };
+                let step = MoveStep::Preparing;
+                let moving = Moving { to: to.clone(), epoch: vm.epoch, step, why: *why };
                 rooms.registers.change(
                     &self.ve,
                     |record| {
@@ -315,22 +328,41 @@ impl Veh {
                 (text, ctx.jitter(10, most))
             }
         };
-        let known = self.moves.stuck.get(&id).is_some_and(|(old, _)| *old == text);
-        let waits = pause < TRY_AGAIN;
-        if asked || (!known && !waits) {
+        self.cannot_move(&id, (from, *why), (text, pause), rooms, ctx);
+    }
+
+    /// A VM that is to move cannot now. Its node is told when it asked, or when the reason is a new one that lasts; people
+    /// are told of those that keep a node from being emptied.
+    fn cannot_move(
+        &mut self,
+        id: &VmId,
+        (from, why): (&NodeName, MoveReason),
+        (text, pause): (String, Duration),
+        rooms: &mut Rooms<'_>,
+        ctx: &mut Context,
+    ) {
+        let asked = self.moves.asked.remove(id).is_some();
+        let known = self.moves.stuck.get(id).is_some_and(|(old, _)| *old == text);
+        let news = !known && pause >= TRY_AGAIN;
+        if asked || news {
             ctx.send(from, Message::Stays { vm: id.clone(), why: text.clone() });
         }
-        if !known
-            && !waits
-            && *why == MoveReason::Maintenance
+        if news
+            && why == MoveReason::Maintenance
             && let Some(record) = rooms.registers.read(&self.ve)
         {
             let name = record.declared.name.clone();
-            let message = format!("{} cannot leave {from}: {text}", name.vm(&id));
+            let message = format!("{} cannot leave {from}: {text}", name.vm(id));
             ctx.happened((&self.ve, &name), true, "CannotLeave", message);
         }
-        self.moves.stuck.insert(id, (text, ctx.now + pause));
+        self.moves.stuck.insert(id.clone(), (text, ctx.now + pause));
     }
+}
+
+/// The constraint that keeps a VM where it is, wherever else there may be room.
+fn bound(record: &VeRecord, id: &VmId) -> Option<&'static str> {
+    let constraints = record.declared.spec.placement.iter();
+    constraints.filter(|c| c.forbids_moving(&id.member)).map(Constraint::name).next()
 }
 
 /// A VM is on its way, and constraints bind it to others: it may end up at either end, so nothing else is placed until it is

@@ -17,7 +17,7 @@ use crate::engine::lrt::procedure::{Aim, Ended, Request};
 use crate::engine::lrt::solver::{Place, Problem};
 use crate::engine::record::{Placement, VeRecord};
 use crate::engine::report::{VeReport, VmObserved, VmPhase};
-use crate::engine::spec::{MemberSpec, VeState, VmDefinition};
+use crate::engine::spec::{MemberSpec, Resources, Terms, VeState, VmDefinition};
 use crate::engine::time::Instant;
 use crate::engine::wire::{Message, Order, OrderedVm};
 
@@ -592,6 +592,7 @@ pub(super) fn definition(record: &VeRecord, id: &VmId, epoch: u64) -> Option<VmD
         boot: member.boot.clone(),
         disks: member.disks.clone(),
         run_strategy: member.run_strategy,
+        terms: Terms::of(&declared.spec.placement, &member.name),
     })
 }
 
@@ -611,7 +612,10 @@ pub(super) fn problem(record: &VeRecord, missing: &[VmId], rooms: &Rooms<'_>) ->
     let existing = existing.map(|(id, placement)| {
         let zone = rooms.dnt.state_of(&placement.node).map(|state| state.zone.clone());
         let zone = zone.unwrap_or_else(|| rooms.lrt.zone());
-        (id.clone(), Place { node: placement.node.clone(), zone })
+        let size = definition(record, id, placement.epoch)
+            .map(|vm| Resources::of(vm.cpus, vm.memory))
+            .unwrap_or_default();
+        (id.clone(), Place { node: placement.node.clone(), zone, size })
     });
     Problem {
         vms: missing.iter().filter_map(|id| definition(record, id, record.epoch)).collect(),

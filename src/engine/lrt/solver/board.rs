@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::goal::Load;
-use super::tally::{Numbers, Tally};
+use super::tally::{Numbers, Site, Tally};
 use super::{Assignment, Problem, domain_of};
 use crate::engine::id::{MemberName, NodeName, VmId};
 use crate::engine::lrt::NodeOffer;
@@ -34,7 +34,11 @@ impl<'a> Rules<'a> {
         let home = problem.pinned.get(vm).filter(|_| self.disks);
         home.is_none_or(|node| *node == offer.node)
             && offer.schedulable
-            && self.constraints.iter().all(|constraint| permits(constraint, &vm.member, offer))
+            && self.constraints.iter().all(|constraint| {
+                permits(constraint, &vm.member, offer)
+                    // Who is on a node already does not enter it.
+                    || (home.is_some() && matches!(constraint, Constraint::Quarantine { .. }))
+            })
     }
 }
 
@@ -44,7 +48,9 @@ pub fn permits(constraint: &Constraint, member: &MemberName, offer: &NodeOffer) 
         _ if !constraint.binds(member) => true,
         Constraint::Fence { nodes, .. } => nodes.matches(&offer.node, &offer.labels),
         Constraint::Ban { nodes, .. } => !nodes.matches(&offer.node, &offer.labels),
-        Constraint::Spread { .. } | Constraint::Gather { .. } | Constraint::MaxNodes(_) => true,
+        Constraint::Quarantine { nodes } => !nodes.matches(&offer.node, &offer.labels),
+        Constraint::Lonely { .. } => offer.others == 0,
+        _ => true,
     }
 }
 
@@ -56,7 +62,21 @@ pub struct Piece<'a> {
     pub size: Resources,
     /// Pieces of one class may stand in for each other.
     pub class: usize,
-    member: usize,
+    /// Its member's number.
+    pub member: usize,
+}
+
+/// A VM that stays where it is.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// Its member's number.
+    pub member: usize,
+    /// What it takes.
+    pub size: Resources,
+    /// Where it is.
+    pub site: usize,
+    /// The nodes that could take it in if that one were lost.
+    pub refuge: Vec<bool>,
 }
 
 /// The state of a search: what is where, what is left, and what each constraint has counted.
@@ -67,10 +87,19 @@ pub struct Board<'a> {
     pub loads: Vec<Load>,
     /// How many classes of pieces there are.
     pub classes: usize,
+    /// The environment's other VMs.
+    pub settled: Vec<Settled>,
+    /// For each class, the nodes that could take its pieces in if theirs were lost.
+    pub refuge: Vec<Vec<bool>>,
+    /// What each constraint between VMs has counted.
+    pub tallies: Vec<Tally>,
+    /// The environment must survive the loss of a node.
+    pub spare: bool,
     offers: &'a [NodeOffer],
+    members: Vec<MemberName>,
+    sites: BTreeMap<&'a NodeName, usize>,
     /// For each class, the nodes that the rules for single VMs leave it.
     permitted: Vec<Vec<bool>>,
-    tallies: Vec<Tally>,
 }
 
 impl<'a> Board<'a> {
@@ -85,19 +114,23 @@ impl<'a> Board<'a> {
             .collect();
         let members: Vec<MemberName> = members.into_iter().cloned().collect();
         // Existing VMs may be on nodes outside the partition: those get the numbers after the offered ones.
-        let mut sites: Vec<(&NodeName, &str)> =
-            offers.iter().map(|offer| (&offer.node, offer.zone.as_str())).collect();
+        let site = |offer: &'a NodeOffer| Site {
+            node: &offer.node,
+            zone: &offer.zone,
+            offer: Some(offer),
+        };
+        let mut sites: Vec<Site<'_>> = offers.iter().map(site).collect();
         let mut site_of: BTreeMap<&NodeName, usize> =
             offers.iter().enumerate().map(|(index, offer)| (&offer.node, index)).collect();
         for place in problem.existing.values() {
             site_of.entry(&place.node).or_insert_with(|| {
-                sites.push((&place.node, &place.zone));
+                sites.push(Site { node: &place.node, zone: &place.zone, offer: None });
                 sites.len() - 1
             });
         }
         let domains = [Domain::Node, Domain::Zone].map(|over| (over, number(over, &sites)));
         let domains = BTreeMap::from(domains);
-        let numbers = Numbers { members: &members, domains: &domains };
+        let numbers = Numbers { members: &members, sites: &sites, domains: &domains };
         let tallies = rules.constraints.iter().filter_map(|c| Tally::of(c, &numbers)).collect();
 
         let member_of = |member: &MemberName| members.binary_search(member).unwrap_or(0);
@@ -105,22 +138,43 @@ impl<'a> Board<'a> {
             pieces: pieces(problem, rules, &member_of),
             loads: offers.iter().enumerate().map(|(rank, offer)| load(rank, offer)).collect(),
             classes: 0,
-            offers,
-            permitted: Vec::new(),
+            settled: Vec::new(),
+            refuge: Vec::new(),
             tallies,
+            spare: rules.constraints.iter().any(|c| **c == Constraint::Spare),
+            offers,
+            members: members.clone(),
+            sites: site_of.clone(),
+            permitted: Vec::new(),
+        };
+        // Disks go with their node.
+        let diskless = Rules { disks: false, ..rules.clone() };
+        let refuge = |vm: &VmId| -> Vec<bool> {
+            offers.iter().map(|offer| diskless.permit(problem, vm, offer)).collect()
         };
         for piece in &board.pieces {
             if piece.class == board.classes {
                 let permit = |offer| rules.permit(problem, &piece.vm.id, offer);
                 board.permitted.push(offers.iter().map(permit).collect());
+                board.refuge.push(refuge(&piece.vm.id));
                 board.classes += 1;
             }
         }
         for (vm, place) in &problem.existing {
             let (member, site) = (member_of(&vm.member), site_of[&place.node]);
-            board.tallies.iter_mut().for_each(|tally| tally.add(member, site));
+            // What it takes is in the offers already.
+            board.tallies.iter_mut().for_each(|tally| tally.add(member, 0, site));
+            if board.spare {
+                let (size, refuge) = (place.size, refuge(vm));
+                board.settled.push(Settled { member, size, site, refuge });
+            }
         }
         board
+    }
+
+    /// Whether all constraints between VMs hold with one more VM of this member and size on this node.
+    pub fn admits(&self, member: usize, size: &Resources, node: usize) -> bool {
+        self.tallies.iter().all(|tally| tally.allows(member, size.cpu_milli, node))
     }
 
     /// Whether all rules hold with this piece on this node, too.
@@ -128,7 +182,7 @@ impl<'a> Board<'a> {
         let piece = &self.pieces[piece];
         self.permitted[piece.class][node]
             && self.loads[node].free.holds(&piece.size)
-            && self.tallies.iter().all(|tally| tally.allows(piece.member, node))
+            && self.admits(piece.member, &piece.size, node)
     }
 
     /// Whether the rules for single VMs leave this piece the node, and the node has room for it alone.
@@ -137,12 +191,24 @@ impl<'a> Board<'a> {
         self.permitted[piece.class][node] && self.loads[node].offered.holds(&piece.size)
     }
 
+    /// A member's number, if any VM is of it.
+    pub fn member(&self, member: &MemberName) -> Option<usize> {
+        self.members.binary_search(member).ok()
+    }
+
+    /// One of the settled VMs, of this member, leaves its node.
+    pub fn leave(&mut self, member: usize, node: &NodeName) {
+        if let Some(site) = self.sites.get(node) {
+            self.tallies.iter_mut().for_each(|tally| tally.remove(member, 0, *site));
+        }
+    }
+
     /// Puts a piece on a node.
     pub fn put(&mut self, piece: usize, node: usize) {
         let Piece { member, size, .. } = self.pieces[piece];
         let load = &mut self.loads[node];
         load.free = load.free.minus(&size);
-        self.tallies.iter_mut().for_each(|tally| tally.add(member, node));
+        self.tallies.iter_mut().for_each(|tally| tally.add(member, size.cpu_milli, node));
     }
 
     /// Takes it off again.
@@ -150,7 +216,7 @@ impl<'a> Board<'a> {
         let Piece { member, size, .. } = self.pieces[piece];
         let load = &mut self.loads[node];
         load.free = load.free.plus(&size);
-        self.tallies.iter_mut().for_each(|tally| tally.remove(member, node));
+        self.tallies.iter_mut().for_each(|tally| tally.remove(member, size.cpu_milli, node));
     }
 
     /// Where the pieces are, by name; `nodes` has one number for each.
@@ -193,11 +259,11 @@ fn pieces<'a>(
 }
 
 /// The number of each site's domain.
-fn number(over: Domain, sites: &[(&NodeName, &str)]) -> Vec<usize> {
+fn number(over: Domain, sites: &[Site<'_>]) -> Vec<usize> {
     let mut known = BTreeMap::new();
-    let number = |(node, zone): &(&NodeName, &str)| {
+    let number = |site: &Site<'_>| {
         let next = known.len();
-        *known.entry(domain_of(over, node, zone)).or_insert(next)
+        *known.entry(domain_of(over, site.node, site.zone)).or_insert(next)
     };
     sites.iter().map(number).collect()
 }

@@ -97,6 +97,7 @@ impl Clash<'_> {
             .nearest_spread(problem, offers)
             .or_else(|| self.nearest_gather(problem, offers))
             .or_else(|| self.nearest_count(problem, offers))
+            .or_else(|| self.nearest_spare())
             .unwrap_or_else(|| at_best(check(problem, offers, &self.rules).most, problem));
         format!("{clash}; {nearest}")
     }
@@ -111,7 +112,7 @@ impl Clash<'_> {
             .rules
             .constraints
             .iter()
-            .filter(|c| matches!(c, Constraint::Fence { .. } | Constraint::Ban { .. }))
+            .filter(|c| is_about_single_vms(c))
             .map(|c| c.name())
             .chain(self.rules.disks.then_some("disks"))
             .collect();
@@ -152,6 +153,12 @@ impl Clash<'_> {
         ))
     }
 
+    /// A full placement that no loss may befall is no near miss of any number.
+    fn nearest_spare(&self) -> Option<String> {
+        let spare = self.rules.constraints.iter().any(|c| **c == Constraint::Spare);
+        spare.then(|| "with one node lost, its VMs find no room on the others".into())
+    }
+
     /// How many nodes `maxNodes` would have to allow.
     fn nearest_count(&self, problem: &Problem, offers: &[NodeOffer]) -> Option<String> {
         let (at, most) = self.rules.constraints.iter().enumerate().find_map(|(at, c)| match c {
@@ -166,6 +173,17 @@ impl Clash<'_> {
             found.then(|| format!("it needs {more} nodes"))
         })
     }
+}
+
+/// Whether a constraint can be judged node by node, for a spread to count what is left.
+fn is_about_single_vms(constraint: &Constraint) -> bool {
+    matches!(
+        constraint,
+        Constraint::Fence { .. }
+            | Constraint::Ban { .. }
+            | Constraint::Lonely { .. }
+            | Constraint::Quarantine { .. }
+    )
 }
 
 /// How far a search came.

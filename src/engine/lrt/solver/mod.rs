@@ -12,15 +12,17 @@
 mod board;
 mod clash;
 mod goal;
+mod moves;
 mod search;
+mod spare;
 mod tally;
 mod why;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::NodeOffer;
 use crate::engine::id::{NodeName, VmId};
-use crate::engine::spec::{Constraint, Domain, VmDefinition};
+use crate::engine::spec::{Constraint, Domain, Resources, VmDefinition};
 use board::{Board, Rules};
 pub use goal::Goal;
 use search::{Effort, Outcome};
@@ -33,6 +35,8 @@ pub struct Place {
     pub node: NodeName,
     /// Its zone, empty if it has none.
     pub zone: String,
+    /// What the VM takes there.
+    pub size: Resources,
 }
 
 /// What is to be placed.
@@ -46,6 +50,19 @@ pub struct Problem {
     pub existing: BTreeMap<VmId, Place>,
     /// All must hold at the end.
     pub constraints: Vec<Constraint>,
+}
+
+impl Problem {
+    /// Nodes without which it may not be solved: those that hold disks of its VMs, and, where a constraint
+    /// must know the labels of those of its other VMs, these too.
+    #[must_use]
+    pub fn asked_first(&self) -> BTreeSet<&NodeName> {
+        let by_labels = self.constraints.iter().any(|constraint| {
+            matches!(constraint, Constraint::Among { .. } | Constraint::RunningCapacity { .. })
+        });
+        let others = self.existing.values().map(|place| &place.node).filter(|_| by_labels);
+        self.pinned.values().chain(others).collect()
+    }
 }
 
 /// A place for every VM.

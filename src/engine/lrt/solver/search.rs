@@ -8,6 +8,7 @@
 use super::Assignment;
 use super::board::Board;
 use super::goal::Goal;
+use super::spare;
 use crate::engine::spec::Resources;
 
 /// How many placements of single VMs a search may try: its bound, in place of time.
@@ -116,7 +117,9 @@ impl Search<'_> {
         let piece = self.path.len();
         self.most = self.most.max(piece);
         if piece == self.board.pieces.len() {
-            self.arrive();
+            if !self.board.spare || spare::survives(&self.board, &self.path) {
+                self.arrive();
+            }
             return true;
         }
         let class = self.board.pieces[piece].class;

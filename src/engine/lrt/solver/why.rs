@@ -35,7 +35,10 @@ pub fn explain(
         });
     let mut text =
         format!("{why} ({} of {} nodes asked)", offers.len(), offers.len() + absent.len());
-    for (node, reason) in absent.iter().take(TOLD) {
+    let closed = offers.iter().filter(|offer| !offer.schedulable);
+    let closed = closed.map(|offer| (&offer.node, "takes no new VMs"));
+    let absent = absent.iter().map(|(node, reason)| (node, reason.as_str()));
+    for (node, reason) in closed.chain(absent).take(TOLD) {
         text.push_str(&format!("; {node} {reason}"));
     }
     text

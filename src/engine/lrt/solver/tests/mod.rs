@@ -1,5 +1,6 @@
 //! The solver against a brute-force oracle, and its words.
 
+mod constraints;
 mod goals;
 mod oracle;
 mod words;
@@ -10,8 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::id::{MemberName, VeName, VeUid};
-use crate::engine::spec::{Boot, NodeSelector, Resources, RunStrategy};
-use std::collections::BTreeSet;
+use crate::engine::spec::{Boot, NodeSelector, Resources, RunStrategy, Terms};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,6 +26,7 @@ fn vm(member: &str, index: u32, memory_mib: u64) -> VmDefinition {
         boot: Boot::Disk,
         disks: Vec::new(),
         run_strategy: RunStrategy::Always,
+        terms: Terms::default(),
     }
 }
 
@@ -38,6 +39,9 @@ fn offer(node: &str, zone: &str, free_mib: u64) -> NodeOffer {
         labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]),
         zone: zone.to_owned(),
         schedulable: true,
+        allocated: Resources::default(),
+        processors_milli: 64_000,
+        others: 0,
     }
 }
 
@@ -85,7 +89,64 @@ fn holds(problem: &Problem, offers: &[NodeOffer], assignment: &Assignment) -> bo
                 bound.iter().all(|offer| !nodes.matches(&offer.node, &offer.labels))
             }
             Constraint::MaxNodes(most) => domains(&Domain::Node).len() <= *most as usize,
+            Constraint::Lonely { .. } => bound.iter().all(|offer| offer.others == 0),
+            Constraint::Among { groups, .. } => groups
+                .iter()
+                .any(|group| bound.iter().all(|offer| group.matches(&offer.node, &offer.labels))),
+            Constraint::Split { members, from, over, .. } => {
+                let side = |side: &[MemberName]| -> BTreeSet<String> {
+                    let vms = problem.vms.iter().filter(|vm| side.contains(&vm.id.member));
+                    let offers = vms.filter_map(|vm| offer_of(assignment.get(&vm.id)?));
+                    offers.map(|offer| domain_of(*over, &offer.node, &offer.zone)).collect()
+                };
+                side(members).is_disjoint(&side(from))
+            }
+            Constraint::RunningCapacity { nodes, max, .. } => {
+                let inside = bound.iter().filter(|o| nodes.matches(&o.node, &o.labels));
+                inside.count() <= *max as usize
+            }
+            Constraint::Overbook { cpu_percent, .. } => bound.iter().all(|offer| {
+                let here =
+                    problem.vms.iter().filter(|v| assignment.get(&v.id) == Some(&offer.node));
+                let cpus: u64 = here.map(|vm| u64::from(vm.cpus) * 1000).sum();
+                let limit = offer.processors_milli * u64::from(*cpu_percent) / 100;
+                offer.allocated.cpu_milli + cpus <= limit
+            }),
+            Constraint::Quarantine { nodes } => {
+                bound.iter().all(|offer| !nodes.matches(&offer.node, &offer.labels))
+            }
+            Constraint::Root { .. } => true,
+            Constraint::Spare => {
+                assignment.len() < problem.vms.len() || survives(problem, offers, assignment)
+            }
         }
+    })
+}
+
+/// Whether the VMs of any one node have a place on the others.
+fn survives(problem: &Problem, offers: &[NodeOffer], assignment: &Assignment) -> bool {
+    fn house(problem: &Problem, offers: &[NodeOffer], assignment: &mut Assignment) -> bool {
+        if !holds(problem, offers, assignment) {
+            return false;
+        }
+        let next = problem.vms.iter().find(|vm| !assignment.contains_key(&vm.id));
+        next.is_none_or(|vm| {
+            offers.iter().any(|offer| {
+                assignment.insert(vm.id.clone(), offer.node.clone());
+                let housed = house(problem, offers, assignment);
+                assignment.remove(&vm.id);
+                housed
+            })
+        })
+    }
+    let mut others = problem.clone();
+    others.constraints.retain(|constraint| *constraint != Constraint::Spare);
+    let used: BTreeSet<&NodeName> = assignment.values().collect();
+    used.into_iter().all(|lost| {
+        let offers: Vec<_> = offers.iter().filter(|offer| offer.node != *lost).cloned().collect();
+        let kept = assignment.iter().filter(|(_, node)| *node != lost);
+        let mut kept: Assignment = kept.map(|(vm, node)| (vm.clone(), node.clone())).collect();
+        house(&others, &offers, &mut kept)
     })
 }
 
@@ -113,13 +174,43 @@ fn constraint() -> impl Strategy<Value = Constraint> {
         }),
     ];
     prop_oneof![
-        (who.clone(), over.clone())
-            .prop_map(|(members, over)| Constraint::Spread { members, over }),
-        (who.clone(), over).prop_map(|(members, over)| Constraint::Gather { members, over }),
-        (who.clone(), nodes.clone())
-            .prop_map(|(members, nodes)| Constraint::Fence { members, nodes }),
-        (who, nodes).prop_map(|(members, nodes)| Constraint::Ban { members, nodes }),
+        (who.clone(), over.clone()).prop_map(|(members, over)| Constraint::Spread {
+            members,
+            over,
+            continuous: true
+        }),
+        (who.clone(), over.clone()).prop_map(|(members, over)| Constraint::Gather {
+            members,
+            over,
+            continuous: false
+        }),
+        (who.clone(), nodes.clone()).prop_map(|(members, nodes)| Constraint::Fence {
+            members,
+            nodes,
+            continuous: true
+        }),
+        (who.clone(), nodes.clone()).prop_map(|(members, nodes)| Constraint::Ban {
+            members,
+            nodes,
+            continuous: true
+        }),
         (1..4_u32).prop_map(Constraint::MaxNodes),
+        who.clone().prop_map(|members| Constraint::Lonely { members, continuous: true }),
+        who.clone().prop_map(|members| Constraint::Root { members }),
+        (who.clone(), prop::collection::vec(nodes.clone(), 1..3)).prop_map(|(members, groups)| {
+            Constraint::Among { members, groups, continuous: false }
+        }),
+        over.clone().prop_map(|over| {
+            let (members, from) = (members(&["a"]), members(&["b"]));
+            Constraint::Split { members, from, over, continuous: true }
+        }),
+        nodes.clone().prop_map(|nodes| Constraint::Quarantine { nodes }),
+        (who.clone(), nodes.clone(), 0..4_u32).prop_map(|(members, nodes, max)| {
+            Constraint::RunningCapacity { members, nodes, max, continuous: true }
+        }),
+        (who.clone(), 50..200_u32)
+            .prop_map(|(members, cpu_percent)| { Constraint::Overbook { members, cpu_percent } }),
+        Just(Constraint::Spare),
     ]
 }
 
@@ -163,10 +254,11 @@ proptest! {
 
 #[test]
 fn existing_vms_count_for_spread_and_max_nodes() {
-    let place = Place { node: NodeName::from("n0"), zone: String::new() };
+    let place =
+        Place { node: NodeName::from("n0"), zone: String::new(), size: Resources::default() };
     let mut spread = problem(
         vec![vm("a", 1, 1)],
-        vec![Constraint::Spread { members: vec![], over: Domain::Node }],
+        vec![Constraint::Spread { members: vec![], over: Domain::Node, continuous: true }],
     );
     spread.existing.insert(vm("a", 0, 1).id, place);
     assert_eq!(solve(&spread, &[offer("n0", "", 8)], Goal::Stay), None);

@@ -82,6 +82,8 @@ fn cases(nodes: usize, vms: usize) -> impl Strategy<Value = (Problem, Vec<NodeOf
             let mut offer = offer(&format!("n{index}"), ["x", "y", "z"][*zone], *memory);
             offer.allocatable.cpu_milli = 12_000;
             offer.free = offer.allocatable.minus(&Resources::of(*used as u32, used * MIB));
+            offer.allocated = offer.allocatable.minus(&offer.free);
+            (offer.others, offer.processors_milli) = (u32::from(*used == 2), 8_000);
             offer
         });
         (problem(vms.collect(), constraints), offers.collect())

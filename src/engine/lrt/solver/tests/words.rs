@@ -15,11 +15,11 @@ fn webs(count: u32, memory_mib: u64) -> Vec<VmDefinition> {
 }
 
 fn spread(member: &str, over: Domain) -> Constraint {
-    Constraint::Spread { members: members(&[member]), over }
+    Constraint::Spread { members: members(&[member]), over, continuous: true }
 }
 
 fn fence(member: &str, selector: NodeSelector) -> Constraint {
-    Constraint::Fence { members: members(&[member]), nodes: selector }
+    Constraint::Fence { members: members(&[member]), nodes: selector, continuous: true }
 }
 
 fn zone(name: &str) -> NodeSelector {
@@ -89,7 +89,7 @@ fn a_spread_over_too_few_nodes_says_how_many_have_the_room() {
     );
     let mut more = problem(webs(3, 50), vec![spread("web", Domain::Zone)]);
     more.vms.remove(0);
-    let place = Place { node: NodeName::from("n9"), zone: "x".into() };
+    let place = Place { node: NodeName::from("n9"), zone: "x".into(), size: Resources::default() };
     more.existing.insert(vm("web", 0, 50).id, place);
     assert_eq!(
         why(&more, &offers),
@@ -125,7 +125,7 @@ fn a_spread_and_a_fence_that_clash_are_named_with_how_many_nodes_satisfy_the_fen
     let constraints = vec![
         Constraint::MaxNodes(4),
         spread("web", Domain::Node),
-        Constraint::Ban { members: members(&["db"]), nodes: named(&["n0"]) },
+        Constraint::Ban { members: members(&["db"]), nodes: named(&["n0"]), continuous: true },
         fence("web", zone("x")),
     ];
     let clash = problem(webs(3, 50), constraints);
@@ -140,10 +140,10 @@ fn a_spread_and_a_fence_that_clash_are_named_with_how_many_nodes_satisfy_the_fen
 fn three_rules_that_clash_are_named_and_no_other() {
     let offers: Vec<_> = (0..4).map(|i| offer(&format!("n{i}"), "x", 300)).collect();
     let constraints = vec![
-        Constraint::Gather { members: members(&["web"]), over: Domain::Zone },
+        Constraint::Gather { members: members(&["web"]), over: Domain::Zone, continuous: true },
         fence("web", named(&["n0", "n1", "n2"])),
         spread("web", Domain::Node),
-        Constraint::Ban { members: vec![], nodes: named(&["n1"]) },
+        Constraint::Ban { members: vec![], nodes: named(&["n1"]), continuous: true },
     ];
     assert_eq!(
         why(&problem(webs(3, 50), constraints), &offers),
@@ -173,7 +173,7 @@ fn two_clashes_at_once_do_not_promise_that_mending_one_is_enough() {
 #[test]
 fn a_gather_says_how_much_it_needs_in_one_place() {
     let offers = [offer("n0", "x", 100), offer("n1", "x", 120)];
-    let gather = |over| vec![Constraint::Gather { members: vec![], over }];
+    let gather = |over| vec![Constraint::Gather { members: vec![], over, continuous: true }];
     assert_eq!(
         why(&problem(webs(3, 50), gather(Domain::Node)), &offers),
         "gather (all, node) cannot hold: without it, it would fit; gather needs 3 cpus and 150Mi in one node, n1 has \
@@ -211,7 +211,7 @@ fn a_node_without_a_zone_is_a_zone_of_its_own() {
     let offers = [offer("n0", "", 300), offer("n1", "", 300)];
     let apart = problem(webs(2, 50), vec![spread("web", Domain::Zone)]);
     assert!(solve(&apart, &offers, Goal::Stay).is_some());
-    let gather = Constraint::Gather { members: vec![], over: Domain::Zone };
+    let gather = Constraint::Gather { members: vec![], over: Domain::Zone, continuous: true };
     let together = solve(&problem(webs(2, 50), vec![gather]), &offers, Goal::Balance);
     let nodes: BTreeSet<_> = together.expect("it fits").into_values().collect();
     assert_eq!(nodes.len(), 1);
