@@ -1,5 +1,7 @@
 //! One data centre run: makes the workload, runs it, takes the time, shows how far it is.
 
+use std::time::Duration;
+
 use discovery::engine::time::Instant;
 use discovery::sim::datacenter::catalogue::{Knob, Name, simulate};
 use discovery::sim::datacenter::report::RunReport;
@@ -41,7 +43,8 @@ impl DataCentre<'_> {
             loss: self.loss,
             progress: &mut progress,
         };
-        let knob = Knob { threshold_s: self.shape.threshold };
+        let look_every = Duration::from_secs_f64(self.shape.look_every);
+        let knob = Knob { threshold_s: self.shape.threshold, look_every };
         let ended = simulate(self.scheduler, knob, setup);
         let mut report = RunReport::new(&workload, self.scheduler.as_str(), self.seed, &ended);
         report.wall_s = Some((watch.seconds() * 1e3).round() / 1e3);

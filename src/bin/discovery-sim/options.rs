@@ -114,6 +114,11 @@ pub struct Shape {
     #[arg(long, env = "DISCOVERY_SIM_THRESHOLD", value_name = "SECONDS", default_value_t = THRESHOLD_S,
           value_parser = seconds)]
     pub threshold: f64,
+    /// How many seconds pass between two looks of a node at its VMs' loads (discovery); with 0 it knows of each change at
+    /// once. The other schedulers look as published: each node of DVMS once a second.
+    #[arg(long, env = "DISCOVERY_SIM_LOOK_EVERY", value_name = "SECONDS", default_value_t = 0.0,
+          value_parser = seconds)]
+    pub look_every: f64,
     /// The file of the workload `trace`: CSV, `time_s,vm,load`.
     #[arg(long, env = "DISCOVERY_SIM_TRACE", required_if_eq("workload", "trace"))]
     pub trace: Option<PathBuf>,

@@ -1,5 +1,7 @@
 //! Schedulers by name.
 
+use std::time::Duration;
+
 use super::run::{Ended, Setup, run};
 use super::schedulers::Nobody;
 use super::schedulers::discovery::{Discovery, THRESHOLD_S};
@@ -63,11 +65,13 @@ impl Name {
 pub struct Knob {
     /// Seconds of overload that a migration must save.
     pub threshold_s: f64,
+    /// Between two looks of a node at its VMs' loads; none, and it is told of changes at once.
+    pub look_every: Duration,
 }
 
 impl Default for Knob {
     fn default() -> Self {
-        Self { threshold_s: THRESHOLD_S }
+        Self { threshold_s: THRESHOLD_S, look_every: Duration::ZERO }
     }
 }
 
@@ -83,6 +87,8 @@ pub fn simulate(name: Name, knob: Knob, setup: Setup<'_>) -> Ended {
         Name::DvmsRing => run(setup, dvms(Next::Ring, MINIMUM)),
         Name::DvmsLbo => run(setup, dvms(Next::Nearest, MINIMUM)),
         Name::DvmsTwo => run(setup, dvms(Next::Random, 2)),
-        Name::Discovery => run(setup, Nearby::new(Discovery::new(knob.threshold_s))),
+        Name::Discovery => {
+            run(setup, Nearby::new(Discovery::new(knob.threshold_s), knob.look_every))
+        }
     }
 }

@@ -105,6 +105,9 @@ impl Filling {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::ChaCha8Rng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
 
     fn sorted(mut rates: Vec<Rate>) -> Vec<Rate> {
@@ -142,5 +145,35 @@ mod tests {
         let mut links = Links::new(4);
         links.open(1, 0, 1);
         assert_eq!(links.open(2, 2, 3), [(2, LINK_MIB_S)]);
+    }
+
+    /// What max-min fairness is: no link carries too much, and each flow has a full link on which none has more. It is
+    /// checked on rates that are kept from change to change, as the migrations keep them.
+    #[test]
+    fn after_any_change_rates_are_max_min_fair() {
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let mut links = Links::new(9);
+        let mut kept: BTreeMap<u32, f64> = BTreeMap::new();
+        for flow in 0..600 {
+            let changed = if kept.len() > 12 || (!kept.is_empty() && random.random_bool(0.4)) {
+                let which = random.random_range(0..kept.len());
+                let (gone, _) = kept.iter().nth(which).map(|(f, r)| (*f, *r)).expect("one of them");
+                kept.remove(&gone);
+                links.close(gone)
+            } else {
+                let from = random.random_range(0..9);
+                links.open(flow, from, (from + random.random_range(1..9)) % 9)
+            };
+            kept.extend(changed);
+            assert_eq!(kept.len(), links.ends.len());
+            let of = |node: u32| links.at_node[node as usize].iter().map(|flow| kept[flow]);
+            let full = |node: &u32| of(*node).sum::<f64>() > LINK_MIB_S - 1e-6;
+            assert!((0..9).all(|node| of(node).sum::<f64>() < LINK_MIB_S + 1e-6));
+            for (flow, (from, to)) in &links.ends {
+                let mut tight = [*from, *to].into_iter().filter(full);
+                let most = |node| of(node).all(|rate| rate <= kept[flow] + 1e-6);
+                assert!(tight.any(most), "{flow} could have more: {kept:?}");
+            }
+        }
     }
 }

@@ -16,6 +16,23 @@ fn run(workload: &Workload, scheduler: Name, seed: u64, loss: f64) -> Ended {
     simulate(scheduler, Knob::default(), Setup { workload, seed, loss, progress: &mut |_| {} })
 }
 
+/// DVMS's nodes look at themselves once a second: ours need no more than that.
+#[test]
+fn discovery_does_with_a_look_a_second() {
+    let of = |look_every| {
+        let run = |seed| {
+            let workload = vmplaces::workload(64, 10, seed);
+            let setup = Setup { workload: &workload, seed, loss: 0.0, progress: &mut |_| {} };
+            let knob = Knob { look_every, ..Knob::default() };
+            let ended = simulate(Name::Discovery, knob, setup);
+            RunReport::new(&workload, "discovery", seed, &ended)
+        };
+        mean(&(20..23).map(run).collect::<Vec<_>>(), |run| run.violation_s)
+    };
+    let [at_once, each_second] = [0, 1].map(|s| of(Duration::from_secs(s)));
+    assert!(each_second > at_once && each_second < 1.5 * at_once, "{at_once} {each_second}");
+}
+
 fn report(pms: u32, scheduler: Name, seed: u64, loss: f64) -> RunReport {
     let workload = vmplaces::workload(pms, 10, seed);
     let ended = run(&workload, scheduler, seed, loss);

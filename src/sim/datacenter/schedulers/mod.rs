@@ -11,6 +11,7 @@
 pub mod discovery;
 pub mod dvms;
 pub mod entropy;
+pub mod looks;
 pub mod nearby;
 pub mod partition;
 pub mod periodic;

@@ -11,15 +11,18 @@
 //! more.) On one site nothing is far.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::super::scheduler::{Actor, Desk, Happening, Scheduler};
 use super::discovery::Discovery;
+use super::looks::{LOOK, Looks};
 use crate::engine::lrt::relief::protocol::{Message, Part, Summary};
 
 /// All agents, and what each has heard of far peers.
 #[derive(Debug)]
 pub struct Nearby {
     inner: Discovery,
+    looks: Looks,
     far: BTreeMap<u32, BTreeMap<u32, Heard>>,
 }
 
@@ -32,10 +35,10 @@ struct Heard {
 }
 
 impl Nearby {
-    /// These agents, as yet without a word from afar.
+    /// These agents, as yet without a word from afar, that look at their VMs so often.
     #[must_use]
-    pub fn new(inner: Discovery) -> Self {
-        Self { inner, far: BTreeMap::new() }
+    pub fn new(inner: Discovery, look_every: Duration) -> Self {
+        Self { inner, looks: Looks::new(look_every), far: BTreeMap::new() }
     }
 
     /// Notes a word from afar. Returns whether the agent is not to hear it yet.
@@ -94,8 +97,18 @@ impl Scheduler for Nearby {
             }
             _ => false,
         };
-        if !back {
-            self.inner.handle(at, happening, desk);
+        match happening {
+            _ if back => {}
+            Happening::LoadChanged { vm } if self.looks.puts_off(me, vm, desk) => {}
+            Happening::Timer(LOOK) => {
+                for vm in self.looks.look(me) {
+                    self.inner.handle(at, Happening::LoadChanged { vm }, desk);
+                }
+            }
+            happening => self.inner.handle(at, happening, desk),
+        }
+        if self.looks.has_unseen(me) {
+            return;
         }
         if self.far.contains_key(&me) {
             let needed = desk.here().is_overloaded() && self.inner.part(me).is_none();

@@ -121,6 +121,9 @@ fn target(vm: &VmView, nodes: &[Seen], room: &BTreeSet<(Load, usize)>) -> Option
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::ChaCha8Rng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
 
     fn seen(node: u32, loads: &[Load], memory_free_mib: u32) -> Seen {
@@ -156,5 +159,51 @@ mod tests {
         assert_eq!((plan.moves.len(), plan.unsolved), (1, 0));
         let more = vec![seen(0, &[50, 50, 50], 0), seen(1, &[0], 9_000), seen(2, &[0], 9_000)];
         assert_eq!(repair(more, 60).moves.len(), 2);
+    }
+
+    /// The fewest VMs of the first node that can go so that nothing is overloaded: all ways to place them.
+    fn fewest(vms: &[Load], room: [Load; 3], excess: Load) -> Option<u32> {
+        let Some((load, rest)) = vms.split_first() else { return (excess == 0).then_some(0) };
+        let stays = fewest(rest, room, excess);
+        let goes = (0..3).filter(|node| room[*node] >= *load).filter_map(|node| {
+            let mut left = room;
+            left[node] -= load;
+            fewest(rest, left, excess.saturating_sub(*load)).map(|moves| moves + 1)
+        });
+        goes.chain(stays).min()
+    }
+
+    #[test]
+    fn nearly_all_that_can_be_solved_is_and_nearly_always_with_the_fewest_moves() {
+        let mut random = ChaCha8Rng::seed_from_u64(11);
+        let (mut solvable, mut solved, mut best) = (0, 0, 0);
+        for _ in 0..400 {
+            let mut loads = |sum: Load| -> Vec<Load> {
+                let mut loads: Vec<Load> =
+                    (0..7).map(|_| 10 * random.random_range(1..=10)).collect();
+                while loads.iter().sum::<Load>() > sum {
+                    loads.pop();
+                }
+                loads
+            };
+            let (full, others) = (loads(700), [(); 3].map(|()| loads(400)));
+            let (sum, room) = (
+                full.iter().sum::<Load>(),
+                others.each_ref().map(|o| 400 - o.iter().sum::<Load>()),
+            );
+            let exact = fewest(&full, room, sum.saturating_sub(400));
+            let nodes = std::iter::once(&full).chain(&others);
+            let nodes = (0..).zip(nodes).map(|(node, loads)| seen(node, loads, 9_000)).collect();
+            let plan = repair(nodes, 400);
+            if plan.unsolved == 0 {
+                let moves = plan.moves.len() as u32;
+                assert!(exact.is_some_and(|fewest| fewest <= moves), "{full:?} {room:?} {plan:?}");
+                best += u32::from(exact == Some(moves));
+                solved += 1;
+            }
+            solvable += u32::from(exact.is_some());
+        }
+        assert!(solvable > 200 && solved * 100 >= solvable * 99, "{solved} of {solvable}");
+        assert!(best * 100 >= solved * 99, "{best} of {solved}");
     }
 }
