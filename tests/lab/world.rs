@@ -126,7 +126,11 @@ impl World {
     }
 
     pub fn until(&self, what: &str, holds: impl FnMut() -> bool) {
-        wait_for(what, SOON, "", holds).unwrap_or_else(|error| panic!("{error}"));
+        self.until_within(SOON, what, holds);
+    }
+
+    pub fn until_within(&self, limit: Duration, what: &str, holds: impl FnMut() -> bool) {
+        wait_for(what, limit, "", holds).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// This namespace's domains that have a QEMU process. One that has two is told by both.
