@@ -68,6 +68,9 @@ fn snapshot() -> Snapshot {
             free: None,
         }],
         vms: vec![VmBelief {
+            cpus: 1,
+            memory: 64 << 20,
+            load_percent: Some(12.5),
             id: VmId { ve: VeUid::from("uid"), member: MemberName::from("web"), index: 0 },
             domain_name: "default.shop-web-0".to_owned(),
             goal: VmGoal::Run,

@@ -251,6 +251,9 @@ fn vms(vms: Vec<VmView>) -> Vec<VmBelief> {
         phase: vm.phase,
         restarts: vm.record.restarts,
         doing: vm.reason,
+        cpus: vm.record.definition.cpus,
+        memory: vm.record.definition.memory,
+        load_percent: vm.load,
         id: vm.record.definition.id,
     };
     vms.into_iter().map(belief).collect()

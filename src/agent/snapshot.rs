@@ -97,6 +97,12 @@ pub struct VmBelief {
     pub restarts: u32,
     /// What is being done about it, or why not.
     pub doing: Option<String>,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory, bytes.
+    pub memory: u64,
+    /// What it loads its node with, percent of a processor, once that is known.
+    pub load_percent: Option<f64>,
 }
 
 /// One part that must work for the agent to be ready.

@@ -7,6 +7,7 @@ mod memory;
 mod options;
 mod pages;
 mod pictures;
+mod replay;
 mod stopwatch;
 mod table;
 
@@ -36,6 +37,11 @@ enum Command {
     /// Runs several schedulers side by side on the same data centres.
     #[command(after_long_help = options::METRICS)]
     Compare(Box<options::Compare>),
+    /// Shows what agents would decide next, from what they believe now.
+    ///
+    /// Reads what `/debug/engine` of each node's agent serves, one file for each node, and runs the agents' policy on these nodes
+    /// and VMs with the loads that they have now. What the agents have learnt of the past is not in the files.
+    Replay(options::Replay),
     /// Makes one HTML page, with pictures, of what `run` or `compare` printed with `--format json`.
     Report(options::Report),
 }
@@ -47,6 +53,7 @@ fn main() -> ExitCode {
             _ => compare::run(&options),
         },
         Command::Compare(options) => compare::compare(&options),
+        Command::Replay(options) => replay::run(&options),
         Command::Report(options) => pages::write(&options),
     };
     done.unwrap_or_else(|problem| {

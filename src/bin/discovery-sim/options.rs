@@ -223,3 +223,17 @@ mod tests {
         assert!(scheduler("quantum").is_err_and(|problem| problem.contains("snooze")));
     }
 }
+
+/// `replay`.
+#[derive(Args)]
+pub struct Replay {
+    /// What `/debug/engine` of an agent served: a JSON file for each node. On a node: `curl 127.0.0.1:7401/debug/engine`.
+    #[arg(required = true)]
+    pub dumps: Vec<PathBuf>,
+    /// How many seconds of overload a migration must save.
+    #[arg(long, env = "DISCOVERY_SIM_THRESHOLD", default_value_t = THRESHOLD_S)]
+    pub threshold: f64,
+    /// How far to look ahead, seconds.
+    #[arg(long, default_value_t = 120)]
+    pub seconds: u64,
+}
