@@ -196,6 +196,7 @@ impl Message {
                 Err("declare: too many VMs")
             }
             Self::Declare(ve) if ve.replica_set.len() > 5 => Err("declare: replica set too large"),
+            Self::Relief(said) if !said.is_sane() => Err("relief: not a load"),
             Self::Stays { why, .. } if why.len() > MAX_REASON => Err("stays: reason too long"),
             Self::Ping { state, .. } | Self::Pong { state, .. } if !state.is_finite() => {
                 Err("ping: coordinate is not a number")

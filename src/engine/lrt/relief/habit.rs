@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::outlook::is_plausible;
 use crate::engine::time::Instant;
 
 /// A VM's own observations last for about so many of its changes.
@@ -75,6 +76,13 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// Whether its numbers are such as come of loads.
+    #[must_use]
+    pub fn is_sane(&self) -> bool {
+        let Seen { changes, loads, misses, watched_s } = self.seen;
+        [self.load, changes, loads, misses, watched_s].into_iter().all(is_plausible)
+    }
+
     /// A VM that nothing is known of but its load.
     #[must_use]
     pub fn new(load: f64) -> Self {

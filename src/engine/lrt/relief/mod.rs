@@ -30,9 +30,9 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use super::super::time::Instant;
-use decide::{Movable, Target};
+use decide::{Movable, Source, Target};
 use habit::{House, Lodger, Watched};
-use outlook::{Outline, outlook};
+use outlook::{FORESIGHT_S, Outline, outlook};
 use protocol::{ANSWER_WITHIN, HELD_FOR, MOVED_WITHIN, Message, Part, SIGN_EVERY, Summary};
 
 /// Between two tellings of a node.
@@ -45,6 +45,9 @@ const MATERIAL: f64 = 0.02;
 const LOOK_AGAIN_MS: u64 = 1_000;
 /// A peer that was taken up, or did not answer, is passed over for so long: a good half of a migration.
 const PASSED_OVER: Duration = Duration::from_secs(6);
+
+/// A VM that could not be moved is left alone for so long: constraints and full nodes do not change every second.
+const STAYS_FOR: Duration = Duration::from_secs(30);
 
 /// What is set for the cluster, and what this node is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,6 +104,8 @@ pub enum Effect<N, V> {
 struct Vm {
     memory_mib: u32,
     lodger: Lodger,
+    /// It could not be moved: it is not tried again before.
+    stays_until: Instant,
 }
 
 /// What was last heard of a peer.
@@ -145,6 +150,8 @@ pub struct Relief<N, V> {
     told: Option<Told>,
     tell_at: Option<Instant>,
     look_at: Option<Instant>,
+    /// Its VMs want more than it has, since then.
+    over_since: Option<Instant>,
 }
 
 /// What comes with each input.
@@ -174,6 +181,7 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
             told: None,
             tell_at: None,
             look_at: None,
+            over_since: None,
         }
     }
 
@@ -227,6 +235,8 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
             Input::Message(from, message) => self.hear(from, message, &mut now, &mut effects),
             Input::Wakeup => self.wake(&mut now, &mut effects),
         }
+        let over = self.load() > self.rules.capacity;
+        self.over_since = over.then(|| self.over_since.unwrap_or(now.at));
         self.tell(now.at, &mut effects);
         effects
     }
@@ -239,7 +249,7 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
             self.part = None;
         }
         let lodger = Lodger::arrived(watched, load, now);
-        self.vms.insert(vm, Vm { memory_mib, lodger });
+        self.vms.insert(vm, Vm { memory_mib, lodger, stays_until: Instant::ZERO });
     }
 
     /// The move is over for this source.
@@ -257,6 +267,9 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
             && vm == gone
         {
             let (target, number) = (target.clone(), *number);
+            if let Some(vm) = self.vms.get_mut(gone) {
+                vm.stays_until = now.at + STAYS_FOR;
+            }
             effects.push(Effect::Send(target.clone(), Message::Release { number }));
             self.pass_over(&target, now.at);
             self.sent(gone, false, effects);
@@ -397,7 +410,7 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         let movable = self.movable(vm, self.vms.get(vm)?, now);
         let (node, known) = self.peers.get_key_value(peer)?;
         let target = target(node, known, now)?;
-        Some(decide::gain(&self.outline(now), &movable, &target, self.rules.capacity))
+        Some(decide::gain(&self.source(now), &movable, &target))
     }
 
     /// Looks for the best move to any peer.
@@ -410,18 +423,25 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
     /// something, or to any.
     fn look_at_peers(&mut self, only: Option<&N>, now: &mut Now<'_>, effects: &mut Effects<N, V>) {
         let Rules { capacity, threshold_s } = self.rules;
-        let here = self.outline(now.at);
-        if self.part.is_some() || outlook(&here, capacity, 0.0) <= threshold_s {
+        let here = self.source(now.at);
+        if self.part.is_some() {
             return;
         }
-        let vms: Vec<Movable<V>> =
-            self.vms.iter().map(|(name, vm)| self.movable(name, vm, now.at)).collect();
+        if outlook(&here.outline, capacity, 0.0) * here.lasting <= threshold_s {
+            // The longer an overload lasts, the more there is to be saved.
+            if self.over_since.is_some() && only.is_none() {
+                self.look_later(now);
+            }
+            return;
+        }
+        let free = self.vms.iter().filter(|(_, vm)| vm.stays_until <= now.at);
+        let vms: Vec<Movable<V>> = free.map(|(name, vm)| self.movable(name, vm, now.at)).collect();
         let free = self.peers.iter().filter(|(node, peer)| {
             peer.passed_over_until <= now.at && only.is_none_or(|only| only == *node)
         });
         let targets: Vec<Target<'_, N>> =
             free.filter_map(|(node, peer)| target(node, peer, now.at)).collect();
-        let Some(found) = decide::best(&here, &vms, &targets, capacity, threshold_s) else {
+        let Some(found) = decide::best(&here, &vms, &targets, threshold_s) else {
             return if only.is_none() {
                 self.look_later(now)
             };
@@ -446,6 +466,16 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         Movable { vm: name.clone(), memory_mib: vm.memory_mib, habit }
     }
 
+    fn load(&self) -> f64 {
+        self.vms.values().fold(0.0, |sum, vm| sum + vm.lodger.load())
+    }
+
+    fn source(&self, now: Instant) -> Source {
+        let lasted = self.over_since.map_or(0.0, |since| now.since(since).as_secs_f64());
+        let lasting = (lasted / FORESIGHT_S).max(1.0);
+        Source { outline: self.outline(now), capacity: self.rules.capacity, lasting }
+    }
+
     fn outline(&self, now: Instant) -> Outline {
         let vms = self.vms.values();
         vms.fold(Outline::default(), |sum, vm| sum.with(&self.house.habit(&vm.lodger, now)))
@@ -458,7 +488,7 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
 
     /// Tells the peers what this node is like, when that has changed enough and not too often.
     fn tell(&mut self, now: Instant, effects: &mut Effects<N, V>) {
-        let load: f64 = self.vms.values().map(|vm| vm.lodger.load()).sum();
+        let load = self.load();
         let is = Told { load, vms: self.vms.len(), free_mib: self.free_mib, at: now };
         if let Some(told) = self.told {
             let outdated = told.is_outdated(&is, self.rules.capacity);

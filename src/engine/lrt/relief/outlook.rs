@@ -44,7 +44,23 @@ pub struct Outline {
     pub rate: f64,
 }
 
+/// No sum of honest loads, nor of their squares, is beyond this.
+const MOST: f64 = 1e12;
+
+/// Whether this is a number from nothing to [`MOST`].
+pub(super) fn is_plausible(number: f64) -> bool {
+    (0.0..=MOST).contains(&number)
+}
+
 impl Outline {
+    /// Whether its numbers are such as come of loads.
+    #[must_use]
+    pub fn is_sane(&self) -> bool {
+        // A sum that VMs were added to and taken from may end a hair below nothing.
+        let sums = [self.vms, self.load, self.mean, self.noise, self.gap, self.rate];
+        sums.into_iter().all(|sum| is_plausible(sum + 1e-3))
+    }
+
     /// With one more VM.
     #[must_use]
     pub fn with(self, vm: &Habit) -> Self {

@@ -81,6 +81,18 @@ pub enum Message {
 }
 
 impl Message {
+    /// Whether its numbers are such as an honest peer may send: one that is not a number would spread from node to node.
+    #[must_use]
+    pub fn is_sane(&self) -> bool {
+        match self {
+            Self::Tell(summary) | Self::Granted { summary, .. } | Self::Refused { summary, .. } => {
+                summary.outline.is_sane()
+            }
+            Self::Ask { watched, .. } => watched.is_sane(),
+            Self::Moving { .. } | Self::Release { .. } => true,
+        }
+    }
+
     /// Its size on the wire, bytes, at most: 64 for the frame and the envelope; a summary is 6 numbers of 8 bytes and a
     /// few more, what is known of a VM 5.
     #[must_use]

@@ -124,3 +124,18 @@ fn peers_are_told_of_a_change_at_most_once_a_second_and_of_none_now_and_then() {
     assert_eq!(tells(&give(&mut node, 6, ROOM, Input::Wakeup)), 1);
     assert_eq!(node.next_wakeup(), Some(Instant(6_000_000) + TELL_ANYWAY));
 }
+
+#[test]
+fn what_is_no_number_is_no_sane_message() {
+    let outline = |load: f64| Outline { load, ..Outline::default() };
+    let tell = |load| {
+        let summary = Summary { outline: outline(load), free_mib: 1, busy: false };
+        Message::Tell(summary).is_sane() && Message::Granted { number: 1, summary }.is_sane()
+    };
+    assert!(tell(0.0) && tell(700.0));
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 1e13] {
+        assert!(!tell(bad), "{bad}");
+        let ask = Message::Ask { number: 1, memory_mib: 1, watched: Watched::new(bad) };
+        assert!(!ask.is_sane(), "{bad}");
+    }
+}
