@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use discovery::engine::effect::HypervisorCommand;
 use discovery::engine::host::{DomainState, FailureKind, StopCause};
+use discovery::engine::input::HypervisorInput;
 use discovery::engine::spec::{Boot, DiskSpec, ImageSource, VmDefinition};
 use sha2::{Digest, Sha256};
 
@@ -22,6 +23,9 @@ const PANIC: &[u8] = &[0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4, 0xeb, 0xfd];
 /// Says "D" on the serial console and waits: `mov dx, 3f8; mov al, 'D'; out dx, al; cli; hlt`.
 const SPEAK: &[u8] = &[0xba, 0xf8, 0x03, 0xb0, b'D', 0xee, 0xfa, 0xf4, 0xeb, 0xfd];
 
+/// Does nothing, as fast as it can: `nop`, and again.
+const BURN: &[u8] = &[0x90, 0xeb, 0xfd];
+
 /// Where a real guest's kernel and initial RAM disk are.
 pub const GUEST: &str = "DISCOVERY_TEST_GUEST";
 
@@ -32,6 +36,7 @@ pub fn run(subject: &mut Subject, state: &Path) {
     a_guest_that_panics_has_crashed(subject, state);
     a_killed_process_is_never_a_shutdown(subject, state);
     a_guest_has_its_own_disk_and_its_words_are_kept(subject, state);
+    what_a_guest_uses_and_waits_for_is_told(subject, state);
     an_image_that_is_not_as_declared_makes_no_domain(subject, state);
     a_hostile_image_reads_no_file_of_the_host(subject, state);
     a_full_disk_leaves_nothing_half_written(subject, state);
@@ -100,6 +105,21 @@ fn a_guest_that_powers_itself_off_is_a_shutdown(subject: &mut Subject, state: &P
 fn a_guest_that_panics_has_crashed(subject: &mut Subject, state: &Path) {
     let vm = with_disk("panics", image(state, "panic.img", PANIC));
     ends_as(subject, &vm, StopCause::Crashed);
+}
+
+fn what_a_guest_uses_and_waits_for_is_told(subject: &mut Subject, state: &Path) {
+    let vm = with_disk("burns", image(state, "burn.img", BURN));
+    subject.run(&vm);
+    // On a crowded host it gets less than a processor and waits for the rest: it wants one all the same.
+    let load = subject.expect("a processor's worth", |input| match input {
+        HypervisorInput::Loads(all) => {
+            let ours = all.iter().find(|load| load.id == vm.id);
+            ours.filter(|load| load.cpu_milli > 800).cloned()
+        }
+        _ => None,
+    });
+    assert!(load.cpu_milli < 2500 && load.memory > 1 << 20, "{load:?}");
+    subject.remove(&vm);
 }
 
 fn a_killed_process_is_never_a_shutdown(subject: &mut Subject, _: &Path) {
