@@ -617,7 +617,13 @@ pub(super) fn problem(record: &VeRecord, missing: &[VmId], rooms: &Rooms<'_>) ->
             .unwrap_or_default();
         (id.clone(), Place { node: placement.node.clone(), zone, size })
     });
+    let moving = record.placements.iter().filter_map(|(id, placement)| {
+        let node = placement.moving.as_ref()?.to.clone();
+        let zone = rooms.dnt.state_of(&node).map(|state| state.zone.clone()).unwrap_or_default();
+        Some((id.clone(), Place { node, zone, size: Resources::default() }))
+    });
     Problem {
+        moving: moving.collect(),
         vms: missing.iter().filter_map(|id| definition(record, id, record.epoch)).collect(),
         pinned: pinned.collect(),
         existing: existing.collect(),

@@ -122,7 +122,7 @@ impl<'a> Board<'a> {
         let mut sites: Vec<Site<'_>> = offers.iter().map(site).collect();
         let mut site_of: BTreeMap<&NodeName, usize> =
             offers.iter().enumerate().map(|(index, offer)| (&offer.node, index)).collect();
-        for place in problem.existing.values() {
+        for place in problem.existing.values().chain(problem.moving.values()) {
             site_of.entry(&place.node).or_insert_with(|| {
                 sites.push(Site { node: &place.node, zone: &place.zone, offer: None });
                 sites.len() - 1
@@ -163,7 +163,16 @@ impl<'a> Board<'a> {
         for (vm, place) in &problem.existing {
             let (member, site) = (member_of(&vm.member), site_of[&place.node]);
             // What it takes is in the offers already.
-            board.tallies.iter_mut().for_each(|tally| tally.add(member, 0, site));
+            let target = problem.moving.get(vm).map(|place| site_of[&place.node]);
+            for tally in &mut board.tallies {
+                match target {
+                    Some(target) if !tally.continuous => tally.add(member, 0, target),
+                    _ => tally.add(member, 0, site),
+                }
+                if let Some(target) = target.filter(|_| tally.continuous) {
+                    tally.add(member, 0, target);
+                }
+            }
             if board.spare {
                 let (size, refuge) = (place.size, refuge(vm));
                 board.settled.push(Settled { member, size, site, refuge });

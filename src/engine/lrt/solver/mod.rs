@@ -48,6 +48,8 @@ pub struct Problem {
     pub pinned: BTreeMap<VmId, NodeName>,
     /// The environment's other VMs, which stay where they are.
     pub existing: BTreeMap<VmId, Place>,
+    /// VMs of `existing` that are on their way: where to.
+    pub moving: BTreeMap<VmId, Place>,
     /// All must hold at the end.
     pub constraints: Vec<Constraint>,
 }
@@ -62,6 +64,21 @@ impl Problem {
         });
         let others = self.existing.values().map(|place| &place.node).filter(|_| by_labels);
         self.pinned.values().chain(others).collect()
+    }
+}
+
+impl Problem {
+    /// Why a VM may not leave its node, if a constraint keeps it there.
+    #[must_use]
+    pub fn keeps(
+        &self,
+        vm: &VmId,
+        node: &NodeName,
+        labels: &BTreeMap<String, String>,
+    ) -> Option<String> {
+        let keeps = |constraint: &&Constraint| constraint.forbids_leaving(&vm.member, node, labels);
+        let constraint = self.constraints.iter().find(keeps)?;
+        Some(format!("{constraint} keeps it on {node}"))
     }
 }
 

@@ -7,9 +7,9 @@ use super::{NodeOffer, Problem};
 use crate::engine::id::{NodeName, VmId};
 
 impl Problem {
-    /// Whether the constraints let this VM of `existing` move: all hold when it has arrived, and the continuous
-    /// ones while it is on its way, the VM counted at both ends. `to` is among the offers; of other nodes the
-    /// labels are known only if they are, too. `spare` is judged when VMs are placed, not here.
+    /// Whether the constraints let this VM of `existing` move. It is not in its own way; of other VMs that are on their
+    /// way, the continuous ones count both ends, the others where they will arrive. `to` is among the offers; of
+    /// other nodes the labels are known only if they are, too. `spare` is judged when VMs are placed, not here.
     ///
     /// # Errors
     /// What stands against it.
@@ -29,20 +29,16 @@ impl Problem {
         };
         let unknown = BTreeMap::new();
         let labels = offer_of(from).map_or(&unknown, |index| &offers[index].labels);
+        if let Some(why) = self.keeps(vm, from, labels) {
+            return Err(why);
+        }
         for constraint in &self.constraints {
-            if constraint.forbids_leaving(&vm.member, from, labels) {
-                return Err(format!("{constraint} keeps it on {from}"));
-            }
             let rules = Rules { constraints: vec![constraint], disks: false };
             let mut board = Board::new(self, offers, &rules);
             let Some(member) = board.member(&vm.member) else { continue };
-            let during = board.admits(member, &size, target);
             board.leave(member, from);
             if !rules.permit(self, vm, &offers[target]) || !board.admits(member, &size, target) {
                 return Err(format!("{constraint} would not hold with it on {to}"));
-            }
-            if constraint.is_continuous() && !during {
-                return Err(format!("{constraint} would not hold while it moves to {to}"));
             }
         }
         Ok(())

@@ -13,6 +13,8 @@ pub struct Tally {
     /// The members that it binds.
     bound: Vec<bool>,
     kind: Kind,
+    /// VMs on their way count at both ends.
+    pub continuous: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -137,7 +139,7 @@ impl Tally {
             | Constraint::Spare => return None,
         };
         let bound = numbers.members.iter().map(|member| constraint.binds(member)).collect();
-        Some(Self { bound, kind })
+        Some(Self { bound, kind, continuous: constraint.is_continuous() })
     }
 
     /// Whether it still holds with one more VM of this member, of so many processors, on this node.

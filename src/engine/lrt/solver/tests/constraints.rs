@@ -169,31 +169,43 @@ fn a_spare_node_has_room_for_the_loss_of_any_other() {
 }
 
 #[test]
-fn a_move_keeps_discrete_constraints_at_its_ends_and_continuous_ones_all_the_way() {
-    let spread =
-        |continuous| vec![Constraint::Spread { members: vec![], over: Domain::Node, continuous }];
+fn a_vm_that_moves_is_in_the_way_of_others_and_not_in_its_own() {
+    let spread = |over| vec![Constraint::Spread { members: vec![], over, continuous: true }];
     let apart = [("web", 0, "n0"), ("web", 1, "n1")];
+    let nodes = settled(&apart, spread(Domain::Node));
+    assert_eq!(moves(&nodes, ("web", 0), "n2", &three()), Ok(()));
+    assert_eq!(
+        moves(&nodes, ("web", 0), "n1", &three()),
+        Err("spread (all, node) would not hold with it on n1".into())
+    );
+    let zones = ["n0", "n1"].map(|node| offer(node, "x", 1000));
+    let mut zone = settled(&apart[..1], spread(Domain::Zone));
+    zone.existing.values_mut().for_each(|place| place.zone = "x".into());
+    assert_eq!(moves(&zone, ("web", 0), "n1", &zones), Ok(()), "within its own zone");
+}
+
+#[test]
+fn who_is_on_its_way_counts_at_both_ends_if_the_constraint_is_continuous() {
+    let under_way = |continuous| {
+        let spread = Constraint::Spread { members: vec![], over: Domain::Node, continuous };
+        let mut problem = settled(&[("web", 0, "n0"), ("web", 1, "n1")], vec![spread]);
+        problem.moving.insert(vm("web", 1, 100).id, at("n2"));
+        problem
+    };
+    assert_eq!(moves(&under_way(false), ("web", 0), "n1", &three()), Ok(()), "n1 is being left");
+    assert!(moves(&under_way(true), ("web", 0), "n1", &three()).is_err());
     for continuous in [true, false] {
-        let spread = settled(&apart, spread(continuous));
-        assert_eq!(moves(&spread, ("web", 0), "n2", &three()), Ok(()));
-        assert_eq!(
-            moves(&spread, ("web", 0), "n1", &three()),
-            Err("spread (all, node) would not hold with it on n1".into())
-        );
+        assert!(moves(&under_way(continuous), ("web", 0), "n2", &three()).is_err());
     }
-    // The only one of a gather may move; on its way it is at both ends.
-    let gather =
-        |continuous| vec![Constraint::Gather { members: vec![], over: Domain::Node, continuous }];
-    assert_eq!(
-        moves(&settled(&[("web", 0, "n0")], gather(false)), ("web", 0), "n1", &three()),
-        Ok(())
-    );
-    assert_eq!(
-        moves(&settled(&[("web", 0, "n0")], gather(true)), ("web", 0), "n1", &three()),
-        Err("gather (all, node) would not hold while it moves to n1".into())
-    );
-    let few = settled(&[("web", 0, "n0")], vec![Constraint::MaxNodes(1)]);
-    assert_eq!(moves(&few, ("web", 0), "n1", &three()), Ok(()), "two nodes for a moment");
+    // Two that belong together may follow each other only by a discrete gather.
+    let gather = |continuous| {
+        let gather = Constraint::Gather { members: vec![], over: Domain::Node, continuous };
+        let mut problem = settled(&[("web", 0, "n0"), ("web", 1, "n0")], vec![gather]);
+        problem.moving.insert(vm("web", 1, 100).id, at("n2"));
+        problem
+    };
+    assert_eq!(moves(&gather(false), ("web", 0), "n2", &three()), Ok(()));
+    assert!(moves(&gather(true), ("web", 0), "n2", &three()).is_err());
 }
 
 #[test]

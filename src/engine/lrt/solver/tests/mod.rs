@@ -46,7 +46,13 @@ fn offer(node: &str, zone: &str, free_mib: u64) -> NodeOffer {
 }
 
 fn problem(vms: Vec<VmDefinition>, constraints: Vec<Constraint>) -> Problem {
-    Problem { vms, pinned: BTreeMap::new(), existing: BTreeMap::new(), constraints }
+    Problem {
+        vms,
+        pinned: BTreeMap::new(),
+        existing: BTreeMap::new(),
+        moving: BTreeMap::new(),
+        constraints,
+    }
 }
 
 fn members(names: &[&str]) -> Vec<MemberName> {

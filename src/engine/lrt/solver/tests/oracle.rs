@@ -1,7 +1,7 @@
 //! The solver against an oracle that tries everything: is there an answer, and what is the cheapest?
 //!
 //! `cargo test … oracle -- --nocapture` prints the distribution of our cost over the oracle's; with
-//! `DISCOVERY_ORACLE=full`, in a release build, up to 4 nodes × 12 VMs.
+//! `DISCOVERY_ORACLE=full`, of larger cases.
 
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -10,8 +10,8 @@ use super::*;
 
 /// Nodes, VMs, and how many random cases of that size: what a debug build tries in seconds.
 const SIZES: [(usize, usize, usize); 4] = [(2, 10, 20), (3, 7, 30), (4, 6, 60), (4, 7, 10)];
-/// With `DISCOVERY_ORACLE=full`: minutes of a release build.
-const FULL: [(usize, usize, usize); 4] = [(2, 12, 100), (3, 10, 100), (4, 8, 200), (4, 12, 40)];
+/// With `DISCOVERY_ORACLE=full`: minutes.
+const FULL: [(usize, usize, usize); 4] = [(2, 12, 60), (3, 9, 40), (4, 8, 40), (4, 9, 10)];
 /// How far above the cheapest answer ours may be on average.
 const WITHIN: f64 = 1.10;
 
