@@ -65,10 +65,14 @@ fn fits<N, V>(here: &Outline, vm: &Movable<V>, to: &Target<'_, N>) -> bool {
     to.free_mib >= vm.memory_mib && to.outline.load + vm.habit.load < here.load
 }
 
-/// By how much the source's outlook falls.
+/// By how much the source's outlook falls. Where one VM less does not end an overload, nothing would fall, however
+/// long it lasts; but so many VMs like this do, and each has its part in it.
 fn relief<V>(here: &Outline, vm: &Movable<V>, capacity: f64) -> f64 {
     let from_s = vm.travel_s();
-    outlook(here, capacity, from_s) - outlook(&here.without(&vm.habit), capacity, from_s)
+    let needed = ((here.load - capacity) / vm.habit.load.max(1.0)).ceil();
+    let moves = needed.clamp(1.0, here.vms.max(1.0));
+    let after = here.without_some(&vm.habit, moves);
+    (outlook(here, capacity, from_s) - outlook(&after, capacity, from_s)) / moves
 }
 
 /// By how much the target's rises.

@@ -31,7 +31,7 @@ use rand::rngs::ChaCha8Rng;
 
 use super::super::time::Instant;
 use decide::{Movable, Target};
-use habit::{House, Lodger, Watched};
+use habit::{House, Lodger, Lore, Prior, Watched};
 use outlook::{Outline, outlook};
 use protocol::{ANSWER_WITHIN, HELD_FOR, MOVED_WITHIN, Message, Part, SIGN_EVERY, Summary};
 
@@ -45,6 +45,12 @@ const MATERIAL: f64 = 0.02;
 const LOOK_AGAIN_MS: u64 = 1_000;
 /// A peer that was taken up, or did not answer, is passed over for so long: a good half of a migration.
 const PASSED_OVER: Duration = Duration::from_secs(6);
+
+/// While a node is overloaded a migration need save only this part of the threshold, less for each second that it lasts:
+/// what it saves is certain then, and who has paid the price of a move by waiting had better have moved.
+const URGENCY: f64 = 0.2;
+/// But not less than this, seconds: what saves nothing is never worth it.
+const LEAST_S: f64 = 1.0;
 
 /// What is set for the cluster, and what this node is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,6 +131,8 @@ pub struct Relief<N, V> {
     told: Option<(f64, usize, Instant)>,
     tell_at: Option<Instant>,
     look_at: Option<Instant>,
+    /// Since when it is overloaded, if it is.
+    overloaded_since: Option<Instant>,
 }
 
 /// What comes with each input.
@@ -154,6 +162,7 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
             told: None,
             tell_at: None,
             look_at: None,
+            overloaded_since: None,
         }
     }
 
@@ -176,29 +185,46 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         let mut effects = Vec::new();
         match input {
             Input::Peers(peers) => {
-                self.peers = peers.into_iter().map(|peer| (peer, Peer::default())).collect();
+                let mut known = std::mem::take(&mut self.peers);
+                let kept = |peer: N| {
+                    let told = known.remove(&peer).unwrap_or_default();
+                    (peer, told)
+                };
+                self.peers = peers.into_iter().map(kept).collect();
             }
             Input::Here { vm, memory_mib, load } => {
                 self.take_in(vm, memory_mib, load, now.at);
                 self.look(&mut now, &mut effects);
             }
             Input::Load { vm, load } => {
-                if let Some(here) = self.vms.get_mut(&vm) {
-                    self.house.note(&mut here.lodger, load, now.at);
+                if self.note(&vm, load, now.at) {
                     self.look(&mut now, &mut effects);
                 }
             }
             Input::Left(vm) => {
-                self.vms.remove(&vm);
+                if let Some(gone) = self.vms.remove(&vm) {
+                    self.house.part_with(&gone.lodger, now.at);
+                }
                 self.sent(&vm, true, &mut effects);
                 self.look(&mut now, &mut effects);
             }
             Input::NotMoved(vm) => self.not_moved(&vm, &mut now, &mut effects),
-            Input::Message(from, message) => self.hear(from, message, &mut now, &mut effects),
+            Input::Message(from, message) if message.is_sane() => {
+                self.hear(from, message, &mut now, &mut effects);
+            }
+            Input::Message(..) => {}
             Input::Wakeup => self.wake(&mut now, &mut effects),
         }
         self.tell(now.at, &mut effects);
         effects
+    }
+
+    /// A VM has another load. Returns whether it is one of this node's.
+    fn note(&mut self, vm: &V, load: f64, now: Instant) -> bool {
+        let prior = self.prior(now);
+        let Some(here) = self.vms.get_mut(vm) else { return false };
+        self.house.note(&mut here.lodger, load, now, &prior);
+        true
     }
 
     /// A VM runs here now. If this node was held for one, it is that, and what is known of it came before it.
@@ -350,7 +376,8 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
             // Given up long ago.
             _ => return effects.push(Effect::Send(from, Message::Release { number })),
         };
-        if self.gain(&asked, &from, now.at).is_some_and(|gain| gain > self.rules.threshold_s) {
+        let needed_s = self.needed_s(now.at);
+        if self.gain(&asked, &from, now.at).is_some_and(|gain| gain > needed_s) {
             let (until, sign_at) = (now.at + MOVED_WITHIN, now.at + SIGN_EVERY);
             let (target, vm) = (from.clone(), asked.clone());
             self.part = Some(Part::Sending { target, vm, number, until, sign_at });
@@ -364,7 +391,7 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
     }
 
     fn gain(&self, vm: &V, peer: &N, now: Instant) -> Option<f64> {
-        let movable = self.movable(vm, self.vms.get(vm)?, now);
+        let movable = movable(vm, self.vms.get(vm)?, &self.prior(now), now);
         let (node, known) = self.peers.get_key_value(peer)?;
         let target = target(node, known, now)?;
         Some(decide::gain(&self.outline(now), &movable, &target, self.rules.capacity))
@@ -379,25 +406,34 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
     /// Asks for the best move, if there is one that is worth it and this node is free; to a peer that has just told
     /// something, or to any.
     fn look_at_peers(&mut self, only: Option<&N>, now: &mut Now<'_>, effects: &mut Effects<N, V>) {
-        let Rules { capacity, threshold_s } = self.rules;
+        let capacity = self.rules.capacity;
+        let needed_s = self.needed_s(now.at);
         let here = self.outline(now.at);
-        if self.part.is_some() || outlook(&here, capacity, 0.0) <= threshold_s {
+        if self.part.is_some() {
             return;
         }
+        if outlook(&here, capacity, 0.0) <= needed_s {
+            // The longer it is overloaded the less is needed.
+            if here.load > capacity && only.is_none() {
+                self.look_later(now);
+            }
+            return;
+        }
+        let prior = self.prior(now.at);
         let vms: Vec<Movable<V>> =
-            self.vms.iter().map(|(name, vm)| self.movable(name, vm, now.at)).collect();
+            self.vms.iter().map(|(name, vm)| movable(name, vm, &prior, now.at)).collect();
         let free = self.peers.iter().filter(|(node, peer)| {
             peer.passed_over_until <= now.at && only.is_none_or(|only| only == *node)
         });
         let targets: Vec<Target<'_, N>> =
             free.filter_map(|(node, peer)| target(node, peer, now.at)).collect();
-        let Some(found) = decide::best(&here, &vms, &targets, capacity, threshold_s) else {
+        let Some(found) = decide::best(&here, &vms, &targets, capacity, needed_s) else {
             return if only.is_none() {
                 self.look_later(now)
             };
         };
         let vm = &self.vms[&found.vm];
-        let (memory_mib, watched) = (vm.memory_mib, vm.lodger.watched);
+        let (memory_mib, watched) = (vm.memory_mib, vm.lodger.packed(now.at));
         self.asked += 1;
         let number = self.asked;
         let until = now.at + ANSWER_WITHIN;
@@ -411,24 +447,45 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         self.look_at = Some(now.at + Duration::from_millis(after));
     }
 
-    fn movable(&self, name: &V, vm: &Vm, now: Instant) -> Movable<V> {
-        let habit = self.house.habit(&vm.lodger, now);
-        Movable { vm: name.clone(), memory_mib: vm.memory_mib, habit }
+    /// Seconds of overload that a migration must save at this moment.
+    fn needed_s(&mut self, now: Instant) -> f64 {
+        if self.load() <= self.rules.capacity {
+            self.overloaded_since = None;
+            return self.rules.threshold_s;
+        }
+        let lasted = now.since(*self.overloaded_since.get_or_insert(now));
+        let certain_s = URGENCY * self.rules.threshold_s - lasted.as_secs_f64();
+        certain_s.max(LEAST_S.min(self.rules.threshold_s))
+    }
+
+    fn load(&self) -> f64 {
+        self.vms.values().map(|vm| vm.lodger.load()).sum()
+    }
+
+    /// What VMs are like in general, by all that was seen here and that peers have told.
+    fn prior(&self, now: Instant) -> Prior {
+        let told = self.peers.values().filter_map(|peer| peer.told.as_ref());
+        Prior::of(&told.fold(self.lore(now), |all, (summary, _)| all.with(&summary.lore)))
+    }
+
+    fn lore(&self, now: Instant) -> Lore {
+        self.house.lore(self.vms.values().map(|vm| &vm.lodger), now)
     }
 
     fn outline(&self, now: Instant) -> Outline {
+        let prior = self.prior(now);
         let vms = self.vms.values();
-        vms.fold(Outline::default(), |sum, vm| sum.with(&self.house.habit(&vm.lodger, now)))
+        vms.fold(Outline::default(), |sum, vm| sum.with(&prior.habit(&vm.lodger, now)))
     }
 
     fn summary(&self, now: Instant) -> Summary {
-        let busy = self.part.is_some();
-        Summary { outline: self.outline(now), free_mib: self.free_mib, busy }
+        let (outline, lore) = (self.outline(now), self.lore(now));
+        Summary { outline, lore, free_mib: self.free_mib, busy: self.part.is_some() }
     }
 
     /// Tells the peers what this node is like, when that has changed enough and not too often.
     fn tell(&mut self, now: Instant, effects: &mut Effects<N, V>) {
-        let load: f64 = self.vms.values().map(|vm| vm.lodger.load()).sum();
+        let load = self.load();
         if let Some((told_load, told_vms, told_at)) = self.told {
             let changed = (load - told_load).abs() >= MATERIAL * self.rules.capacity;
             let after =
@@ -444,6 +501,11 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         let tell = |peer: &N| Effect::Send(peer.clone(), Message::Tell(summary));
         effects.extend(self.peers.keys().map(tell));
     }
+}
+
+fn movable<V: Clone>(name: &V, vm: &Vm, prior: &Prior, now: Instant) -> Movable<V> {
+    let habit = prior.habit(&vm.lodger, now);
+    Movable { vm: name.clone(), memory_mib: vm.memory_mib, habit }
 }
 
 fn target<'a, N>(node: &'a N, peer: &Peer, now: Instant) -> Option<Target<'a, N>> {
