@@ -221,7 +221,7 @@ impl World {
         let config = Config {
             node: name.clone(),
             seed: seed ^ salt,
-            threshold_s: Some(6.0),
+            threshold_s: Some(9.0),
             goal: self.goal,
         };
         let kept = node.disk.values().cloned().collect();

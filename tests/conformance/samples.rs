@@ -9,7 +9,7 @@ use discovery::engine::host::{DomainSeen, DomainState, StopCause};
 use discovery::engine::id::{MemberName, NodeName, ProcedureId, VeName, VeUid, VmId};
 use discovery::engine::input::VeDeclared;
 use discovery::engine::lrt::NodeOffer;
-use discovery::engine::lrt::relief::habit::Watched;
+use discovery::engine::lrt::relief::habit::{Lore, Watched};
 use discovery::engine::lrt::relief::outlook::Outline;
 use discovery::engine::lrt::relief::protocol as relief;
 use discovery::engine::record::{
@@ -242,7 +242,12 @@ pub fn messages() -> Vec<Message> {
 }
 
 fn summary() -> relief::Summary {
-    relief::Summary { outline: Outline::default(), free_mib: 2048, busy: false }
+    relief::Summary {
+        outline: Outline::default(),
+        lore: Lore::default(),
+        free_mib: 2048,
+        busy: false,
+    }
 }
 
 /// At least one record of every kind.

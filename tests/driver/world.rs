@@ -93,7 +93,7 @@ impl World {
         let config = DriverConfig {
             node: node(number),
             seed: number.into(),
-            threshold_s: Some(6.0),
+            threshold_s: Some(9.0),
             version: "test".to_owned(),
             goal: Goal::default(),
         };

@@ -110,7 +110,7 @@ pub struct Shape {
           value_parser = clap::value_parser!(u32).range(1..=32))]
     pub vms_per_pm: u32,
     /// How many seconds of overload a migration must save (discovery): lower, and there are more migrations and fewer
-    /// overloads. It looks 40 s ahead: from 40 on only overloads that last are relieved.
+    /// overloads. It looks 70 s ahead: from 70 on only nodes that are overloaded act.
     #[arg(long, env = "DISCOVERY_SIM_THRESHOLD", value_name = "SECONDS", default_value_t = THRESHOLD_S,
           value_parser = seconds)]
     pub threshold: f64,

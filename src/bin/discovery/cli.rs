@@ -120,7 +120,7 @@ pub struct Agent {
     #[arg(
         long,
         env = "DISCOVERY_MIGRATION_MUST_SAVE",
-        default_value = "6",
+        default_value = "9",
         value_parser = seconds,
         value_name = "SECONDS"
     )]

@@ -30,9 +30,9 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use super::super::time::Instant;
-use decide::{Movable, Source, Target};
-use habit::{House, Lodger, Watched};
-use outlook::{FORESIGHT_S, Outline, outlook};
+use decide::{Movable, Target};
+use habit::{House, Lodger, Lore, Prior, Watched};
+use outlook::{Outline, outlook};
 use protocol::{ANSWER_WITHIN, HELD_FOR, MOVED_WITHIN, Message, Part, SIGN_EVERY, Summary};
 
 /// Between two tellings of a node.
@@ -45,6 +45,12 @@ const MATERIAL: f64 = 0.02;
 const LOOK_AGAIN_MS: u64 = 1_000;
 /// A peer that was taken up, or did not answer, is passed over for so long: a good half of a migration.
 const PASSED_OVER: Duration = Duration::from_secs(6);
+
+/// While a node is overloaded a migration need save only this part of the threshold, less for each second that it lasts:
+/// what it saves is certain then, and who has paid the price of a move by waiting had better have moved.
+const URGENCY: f64 = 0.2;
+/// But not less than this, seconds: what saves nothing is never worth it.
+const LEAST_S: f64 = 1.0;
 
 /// A VM that could not be moved is left alone for so long: constraints and full nodes do not change every second.
 const STAYS_FOR: Duration = Duration::from_secs(30);
@@ -150,8 +156,8 @@ pub struct Relief<N, V> {
     told: Option<Told>,
     tell_at: Option<Instant>,
     look_at: Option<Instant>,
-    /// Its VMs want more than it has, since then.
-    over_since: Option<Instant>,
+    /// Since when it is overloaded, if it is.
+    overloaded_since: Option<Instant>,
 }
 
 /// What comes with each input.
@@ -181,7 +187,7 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
             told: None,
             tell_at: None,
             look_at: None,
-            over_since: None,
+            overloaded_since: None,
         }
     }
 
@@ -210,9 +216,11 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         match input {
             Input::Peers(peers) => {
                 let mut known = std::mem::take(&mut self.peers);
-                let peers = peers.into_iter();
-                self.peers =
-                    peers.map(|p| (p.clone(), known.remove(&p).unwrap_or_default())).collect();
+                let kept = |peer: N| {
+                    let told = known.remove(&peer).unwrap_or_default();
+                    (peer, told)
+                };
+                self.peers = peers.into_iter().map(kept).collect();
                 // The new ones are to hear how it is here.
                 self.told = None;
             }
@@ -221,24 +229,34 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
                 self.look(&mut now, &mut effects);
             }
             Input::Load { vm, load } => {
-                if let Some(here) = self.vms.get_mut(&vm) {
-                    self.house.note(&mut here.lodger, load, now.at);
+                if self.note(&vm, load, now.at) {
                     self.look(&mut now, &mut effects);
                 }
             }
             Input::Left(vm) => {
-                self.vms.remove(&vm);
+                if let Some(gone) = self.vms.remove(&vm) {
+                    self.house.part_with(&gone.lodger, now.at);
+                }
                 self.sent(&vm, true, &mut effects);
                 self.look(&mut now, &mut effects);
             }
             Input::NotMoved(vm) => self.not_moved(&vm, &mut now, &mut effects),
-            Input::Message(from, message) => self.hear(from, message, &mut now, &mut effects),
+            Input::Message(from, message) if message.is_sane() => {
+                self.hear(from, message, &mut now, &mut effects);
+            }
+            Input::Message(..) => {}
             Input::Wakeup => self.wake(&mut now, &mut effects),
         }
-        let over = self.load() > self.rules.capacity;
-        self.over_since = over.then(|| self.over_since.unwrap_or(now.at));
         self.tell(now.at, &mut effects);
         effects
+    }
+
+    /// A VM has another load. Returns whether it is one of this node's.
+    fn note(&mut self, vm: &V, load: f64, now: Instant) -> bool {
+        let prior = self.prior(now);
+        let Some(here) = self.vms.get_mut(vm) else { return false };
+        self.house.note(&mut here.lodger, load, now, &prior);
+        true
     }
 
     /// A VM runs here now. If this node was held for one, it is that, and what is known of it came before it.
@@ -393,7 +411,8 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
             // Given up long ago.
             _ => return effects.push(Effect::Send(from, Message::Release { number })),
         };
-        if self.gain(&asked, &from, now.at).is_some_and(|gain| gain > self.rules.threshold_s) {
+        let needed_s = self.needed_s(now.at);
+        if self.gain(&asked, &from, now.at).is_some_and(|gain| gain > needed_s) {
             let (until, sign_at) = (now.at + MOVED_WITHIN, now.at + SIGN_EVERY);
             let (target, vm) = (from.clone(), asked.clone());
             self.part = Some(Part::Sending { target, vm, number, until, sign_at });
@@ -407,10 +426,10 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
     }
 
     fn gain(&self, vm: &V, peer: &N, now: Instant) -> Option<f64> {
-        let movable = self.movable(vm, self.vms.get(vm)?, now);
+        let movable = movable(vm, self.vms.get(vm)?, &self.prior(now), now);
         let (node, known) = self.peers.get_key_value(peer)?;
         let target = target(node, known, now)?;
-        Some(decide::gain(&self.source(now), &movable, &target))
+        Some(decide::gain(&self.outline(now), &movable, &target, self.rules.capacity))
     }
 
     /// Looks for the best move to any peer.
@@ -422,32 +441,35 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
     /// Asks for the best move, if there is one that is worth it and this node is free; to a peer that has just told
     /// something, or to any.
     fn look_at_peers(&mut self, only: Option<&N>, now: &mut Now<'_>, effects: &mut Effects<N, V>) {
-        let Rules { capacity, threshold_s } = self.rules;
-        let here = self.source(now.at);
+        let capacity = self.rules.capacity;
+        let needed_s = self.needed_s(now.at);
+        let here = self.outline(now.at);
         if self.part.is_some() {
             return;
         }
-        if outlook(&here.outline, capacity, 0.0) * here.lasting <= threshold_s {
-            // The longer an overload lasts, the more there is to be saved.
-            if self.over_since.is_some() && only.is_none() {
+        if outlook(&here, capacity, 0.0) <= needed_s {
+            // The longer it is overloaded the less is needed.
+            if here.load > capacity && only.is_none() {
                 self.look_later(now);
             }
             return;
         }
+        let prior = self.prior(now.at);
         let free = self.vms.iter().filter(|(_, vm)| vm.stays_until <= now.at);
-        let vms: Vec<Movable<V>> = free.map(|(name, vm)| self.movable(name, vm, now.at)).collect();
+        let vms: Vec<Movable<V>> =
+            free.map(|(name, vm)| movable(name, vm, &prior, now.at)).collect();
         let free = self.peers.iter().filter(|(node, peer)| {
             peer.passed_over_until <= now.at && only.is_none_or(|only| only == *node)
         });
         let targets: Vec<Target<'_, N>> =
             free.filter_map(|(node, peer)| target(node, peer, now.at)).collect();
-        let Some(found) = decide::best(&here, &vms, &targets, threshold_s) else {
+        let Some(found) = decide::best(&here, &vms, &targets, capacity, needed_s) else {
             return if only.is_none() {
                 self.look_later(now)
             };
         };
         let vm = &self.vms[&found.vm];
-        let (memory_mib, watched) = (vm.memory_mib, vm.lodger.watched);
+        let (memory_mib, watched) = (vm.memory_mib, vm.lodger.packed(now.at));
         self.asked += 1;
         let number = self.asked;
         let until = now.at + ANSWER_WITHIN;
@@ -461,35 +483,46 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         self.look_at = Some(now.at + Duration::from_millis(after));
     }
 
-    fn movable(&self, name: &V, vm: &Vm, now: Instant) -> Movable<V> {
-        let habit = self.house.habit(&vm.lodger, now);
-        Movable { vm: name.clone(), memory_mib: vm.memory_mib, habit }
+    /// Seconds of overload that a migration must save at this moment.
+    fn needed_s(&mut self, now: Instant) -> f64 {
+        if self.load() <= self.rules.capacity {
+            self.overloaded_since = None;
+            return self.rules.threshold_s;
+        }
+        let lasted = now.since(*self.overloaded_since.get_or_insert(now));
+        let certain_s = URGENCY * self.rules.threshold_s - lasted.as_secs_f64();
+        certain_s.max(LEAST_S.min(self.rules.threshold_s))
     }
 
     fn load(&self) -> f64 {
         self.vms.values().fold(0.0, |sum, vm| sum + vm.lodger.load())
     }
 
-    fn source(&self, now: Instant) -> Source {
-        let lasted = self.over_since.map_or(0.0, |since| now.since(since).as_secs_f64());
-        let lasting = (lasted / FORESIGHT_S).max(1.0);
-        Source { outline: self.outline(now), capacity: self.rules.capacity, lasting }
+    /// What VMs are like in general, by all that was seen here and that peers have told.
+    fn prior(&self, now: Instant) -> Prior {
+        let told = self.peers.values().filter_map(|peer| peer.told.as_ref());
+        Prior::of(&told.fold(self.lore(now), |all, (summary, _)| all.with(&summary.lore)))
+    }
+
+    fn lore(&self, now: Instant) -> Lore {
+        self.house.lore(self.vms.values().map(|vm| &vm.lodger), now)
     }
 
     fn outline(&self, now: Instant) -> Outline {
+        let prior = self.prior(now);
         let vms = self.vms.values();
-        vms.fold(Outline::default(), |sum, vm| sum.with(&self.house.habit(&vm.lodger, now)))
+        vms.fold(Outline::default(), |sum, vm| sum.with(&prior.habit(&vm.lodger, now)))
     }
 
     fn summary(&self, now: Instant) -> Summary {
-        let busy = self.part.is_some();
-        Summary { outline: self.outline(now), free_mib: self.free_mib, busy }
+        let (outline, lore) = (self.outline(now), self.lore(now));
+        Summary { outline, lore, free_mib: self.free_mib, busy: self.part.is_some() }
     }
 
     /// Tells the peers what this node is like, when that has changed enough and not too often.
     fn tell(&mut self, now: Instant, effects: &mut Effects<N, V>) {
-        let load = self.load();
-        let is = Told { load, vms: self.vms.len(), free_mib: self.free_mib, at: now };
+        let (load, vms, free_mib) = (self.load(), self.vms.len(), self.free_mib);
+        let is = Told { load, vms, free_mib, at: now };
         if let Some(told) = self.told {
             let outdated = told.is_outdated(&is, self.rules.capacity);
             let after = if outdated { TELL_EVERY } else { TELL_ANYWAY };
@@ -504,6 +537,11 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         let tell = |peer: &N| Effect::Send(peer.clone(), Message::Tell(summary));
         effects.extend(self.peers.keys().map(tell));
     }
+}
+
+fn movable<V: Clone>(name: &V, vm: &Vm, prior: &Prior, now: Instant) -> Movable<V> {
+    let habit = prior.habit(&vm.lodger, now);
+    Movable { vm: name.clone(), memory_mib: vm.memory_mib, habit }
 }
 
 fn target<'a, N>(node: &'a N, peer: &Peer, now: Instant) -> Option<Target<'a, N>> {

@@ -16,8 +16,13 @@ use super::habit::Habit;
 
 /// How far ahead it pays to look, seconds: the discount falls to 1/e after so long. It stands for what the model leaves
 /// out, that an overload to come will be seen to when it is nearer; longer, and a migration seems to save more than
-/// it does. No outlook is above it. From 30 to 60 s, with thresholds to match, results differ little (docs/benchmarks.md).
-pub const FORESIGHT_S: f64 = 40.0;
+/// it does. No outlook is above it. The better loads are known the further it pays to look: when nodes did not share
+/// what they had seen, 40 s was as good as any. From 60 to 90 s, with thresholds to match, results differ little
+/// (docs/benchmarks.md).
+pub const FORESIGHT_S: f64 = 70.0;
+
+/// No sum over the VMs of a node is above this: squares of loads of 10⁵ cores, 10⁴ times. More is nonsense from a peer.
+const SUM_LIMIT: f64 = 1e18;
 
 /// Gauss–Laguerre's points (in units of the foresight) and weights: the integral of exp(-x)·f(x) from zero on.
 const POINTS: [(f64, f64); 4] = [
@@ -44,23 +49,7 @@ pub struct Outline {
     pub rate: f64,
 }
 
-/// No sum of honest loads, nor of their squares, is beyond this.
-const MOST: f64 = 1e12;
-
-/// Whether this is a number from nothing to [`MOST`].
-pub(super) fn is_plausible(number: f64) -> bool {
-    (0.0..=MOST).contains(&number)
-}
-
 impl Outline {
-    /// Whether its numbers are such as come of loads.
-    #[must_use]
-    pub fn is_sane(&self) -> bool {
-        // A sum that VMs were added to and taken from may end a hair below nothing.
-        let sums = [self.vms, self.load, self.mean, self.noise, self.gap, self.rate];
-        sums.into_iter().all(|sum| is_plausible(sum + 1e-3))
-    }
-
     /// With one more VM.
     #[must_use]
     pub fn with(self, vm: &Habit) -> Self {
@@ -71,6 +60,19 @@ impl Outline {
     #[must_use]
     pub fn without(self, vm: &Habit) -> Self {
         self.shifted(vm, -1.0)
+    }
+
+    /// Without so many VMs like this one.
+    #[must_use]
+    pub fn without_some(self, vm: &Habit, count: f64) -> Self {
+        self.shifted(vm, -count)
+    }
+
+    /// Whether a node's VMs can have come to these sums.
+    #[must_use]
+    pub fn is_sane(&self) -> bool {
+        let sums = [self.vms, self.load, self.mean, self.noise, self.gap, self.rate];
+        sums.iter().all(|sum| (0.0..=SUM_LIMIT).contains(sum))
     }
 
     fn shifted(self, vm: &Habit, sign: f64) -> Self {

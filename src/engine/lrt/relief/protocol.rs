@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::habit::Watched;
+use super::habit::{Lore, Watched};
 use super::outlook::Outline;
 use crate::engine::time::Instant;
 
@@ -34,6 +34,8 @@ pub const MOVED_WITHIN: Duration = Duration::from_secs(600);
 pub struct Summary {
     /// Its VMs, as sums.
     pub outline: Outline,
+    /// What it has seen of VMs' loads.
+    pub lore: Lore,
     /// Memory free for others' VMs, MiB.
     pub free_mib: u32,
     /// It takes part in a move, and in no other until that is over.
@@ -81,24 +83,25 @@ pub enum Message {
 }
 
 impl Message {
-    /// Whether its numbers are such as an honest peer may send: one that is not a number would spread from node to node.
+    /// Whether all its numbers are such as a node can have come to. What is not is not listened to: one number that is
+    /// none would spread to all that a node knows, and from there to its peers.
     #[must_use]
     pub fn is_sane(&self) -> bool {
         match self {
             Self::Tell(summary) | Self::Granted { summary, .. } | Self::Refused { summary, .. } => {
-                summary.outline.is_sane()
+                summary.outline.is_sane() && summary.lore.is_sane()
             }
             Self::Ask { watched, .. } => watched.is_sane(),
             Self::Moving { .. } | Self::Release { .. } => true,
         }
     }
 
-    /// Its size on the wire, bytes, at most: 64 for the frame and the envelope; a summary is 6 numbers of 8 bytes and a
-    /// few more, what is known of a VM 5.
+    /// Its size on the wire, bytes, at most: 64 for the frame and the envelope; a summary is 6 numbers of 8 bytes, 8 of 4
+    /// and a few bytes more, what is known of a VM 5 of 8.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         64 + match self {
-            Self::Tell(_) | Self::Granted { .. } | Self::Refused { .. } => 56,
+            Self::Tell(_) | Self::Granted { .. } | Self::Refused { .. } => 88,
             Self::Ask { .. } => 48,
             Self::Moving { .. } | Self::Release { .. } => 0,
         }

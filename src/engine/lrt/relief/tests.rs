@@ -34,7 +34,7 @@ fn node(peers: &[&'static str], first: u32, load: f64) -> (Node, Vec<Effect<&'st
 
 fn summary(load: f64, busy: bool) -> Summary {
     let outline = Outline { vms: 8.0, load, mean: load, noise: 1_600.0, gap: 0.0, rate: 0.03 };
-    Summary { outline, free_mib: ROOM, busy }
+    Summary { outline, lore: Lore::default(), free_mib: ROOM, busy }
 }
 
 /// An overloaded node that has heard of an idle peer, and its question.
@@ -125,17 +125,50 @@ fn peers_are_told_of_a_change_at_most_once_a_second_and_of_none_now_and_then() {
     assert_eq!(node.next_wakeup(), Some(Instant(6_000_000) + TELL_ANYWAY));
 }
 
-#[test]
-fn what_is_no_number_is_no_sane_message() {
-    let outline = |load: f64| Outline { load, ..Outline::default() };
-    let tell = |load| {
-        let summary = Summary { outline: outline(load), free_mib: 1, busy: false };
-        Message::Tell(summary).is_sane() && Message::Granted { number: 1, summary }.is_sane()
-    };
-    assert!(tell(0.0) && tell(700.0));
-    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 1e13] {
-        assert!(!tell(bad), "{bad}");
-        let ask = Message::Ask { number: 1, memory_mib: 1, watched: Watched::new(bad) };
-        assert!(!ask.is_sane(), "{bad}");
+/// A node that thinks of nothing but what is overloaded already: its threshold is above what any outlook can be.
+fn reluctant(load: f64) -> Node {
+    let mut node = Node::new(Rules { threshold_s: 1_000.0, ..RULES });
+    give(&mut node, 0, ROOM, Input::Peers(vec!["b"]));
+    for vm in 0..10 {
+        give(&mut node, 0, ROOM, Input::Here { vm, memory_mib: 1024, load });
     }
+    node
+}
+
+fn asks(effects: &[Effect<&'static str, u32>]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Send(_, Message::Ask { .. })))
+}
+
+#[test]
+fn an_overload_that_lasts_is_worth_a_migration_whatever_the_threshold() {
+    // Also where it takes several moves to end it, none of which would end it alone.
+    for load in [75.0, 140.0] {
+        let mut node = reluctant(load);
+        let idle = Input::Message("b", Message::Tell(summary(300.0, false)));
+        assert!(!asks(&give(&mut node, 1, ROOM, idle)), "{load}: it has only begun");
+        assert!(asks(&give(&mut node, 250, ROOM, Input::Wakeup)), "{load}");
+    }
+    let mut calm = reluctant(69.0);
+    let idle = Input::Message("b", Message::Tell(summary(300.0, false)));
+    give(&mut calm, 1, ROOM, idle);
+    assert!(!asks(&give(&mut calm, 250, ROOM, Input::Wakeup)), "nothing is overloaded");
+}
+
+#[test]
+fn what_makes_no_sense_is_not_listened_to() {
+    let (mut node, _) = node(&["b"], 0, 74.0);
+    for nonsense in [f64::NAN, f64::INFINITY, -1.0, 1e300] {
+        let mut summary = summary(300.0, false);
+        summary.outline.noise = nonsense;
+        let tell = Message::Tell(summary);
+        assert!(!tell.is_sane());
+        assert!(!asks(&give(&mut node, 6, ROOM, Input::Message("b", tell))));
+    }
+    assert!(Message::Tell(summary(300.0, false)).is_sane());
+    assert!(asks(&give(
+        &mut node,
+        6,
+        ROOM,
+        Input::Message("b", Message::Tell(summary(300.0, false)))
+    )));
 }
