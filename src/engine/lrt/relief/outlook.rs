@@ -17,8 +17,7 @@ use super::habit::Habit;
 /// How far ahead it pays to look, seconds: the discount falls to 1/e after so long. It stands for what the model leaves
 /// out, that an overload to come will be seen to when it is nearer; longer, and a migration seems to save more than
 /// it does. No outlook is above it. The better loads are known the further it pays to look: when nodes did not share
-/// what they had seen, 40 s was as good as any. From 60 to 90 s, with thresholds to match, results differ little
-/// (docs/benchmarks.md).
+/// what they had seen, 40 s was as good as any. From 60 to 80 s, with thresholds to match, results differ little.
 pub const FORESIGHT_S: f64 = 70.0;
 
 /// No sum over the VMs of a node is above this: squares of loads of 10⁵ cores, 10⁴ times. More is nonsense from a peer.
