@@ -184,9 +184,9 @@ fn a_coordinate_that_is_no_number_is_out_of_bounds() {
 #[test]
 fn a_list_of_millions_of_tiny_elements_is_given_up_before_it_fills_memory() {
     // `Observed` with as many VMs as fit, each of them as small as its bytes allow.
-    let empty_vm = [0; 11];
+    let empty_vm = [0; 13];
     let count = (MAX_MESSAGE - 20) / empty_vm.len();
-    let mut body = vec![OBSERVED, 0, 0];
+    let mut body = vec![OBSERVED, 0, 0, 0];
     let mut rest = count;
     while rest >= 0x80 {
         body.push((rest as u8 & 0x7f) | 0x80);
