@@ -5,7 +5,7 @@
 //!   a procedure elsewhere ──Reserve──> lock ──Prepare──> promise (durable)       partition.rs
 //!                           ──Order──> the goals of VMHs                          orders.rs
 //!   a procedure here: asks the nodes, finds the places          initiator.rs, procedure.rs, solver.rs
-//!   hypervisor ──domains──> VMH ──Observed──> the environment's handler     hypervisor.rs, vmh.rs
+//!   hypervisor ──domains──> VMH ──Observed──> the environment's handler     hypervisor.rs, vmh.rs, transit.rs
 //!   loads ──> levels ──> two nodes agree on a VM's move   monitor.rs, loads.rs, relief/
 //! ```
 //!
@@ -23,6 +23,7 @@ pub mod procedure;
 pub mod relief;
 pub mod solver;
 mod terms;
+mod transit;
 pub mod vmh;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use crate::engine::context::Context;
-use crate::engine::effect::{Action, HypervisorCommand, Migration};
+use crate::engine::effect::{Action, HypervisorCommand};
 use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, StopCause};
 use crate::engine::record::{Kept, Transit, VmGoal, VmRecord};
 use crate::engine::report::{MoveProgress, VmObserved, VmPhase};
@@ -34,21 +34,17 @@ const STABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// A guest that has been started is busy for a while with that: its load then says nothing of what it will be.
 const BOOTS_FOR: Duration = Duration::from_secs(60);
-/// A migration is given up after this time, and a second for each [`SLOWEST`] bytes of memory and disks.
-const MIGRATE_WITHIN: Duration = Duration::from_secs(120);
-/// Bytes a second that a migration makes at least.
-const SLOWEST: u64 = 16 << 20;
 
 #[derive(Clone, Debug)]
-struct InFlight {
-    request: u64,
-    what: What,
+pub(super) struct InFlight {
+    pub(super) request: u64,
+    pub(super) what: What,
     /// It was told to give up.
-    aborted: bool,
+    pub(super) aborted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+pub(super) enum What {
     Run,
     Resume,
     Stop,
@@ -72,7 +68,7 @@ pub struct Vmh {
     pub moved: MoveProgress,
     /// Why it does not leave its node, which is to be emptied.
     pub cannot_leave: Option<String>,
-    in_flight: Option<InFlight>,
+    pub(super) in_flight: Option<InFlight>,
     retry_at: Instant,
     failures: u32,
     running_since: Option<Instant>,
@@ -137,7 +133,7 @@ impl Vmh {
     }
 
     /// The command that would bring the VM closer to its goal.
-    fn wanted(&self) -> Option<What> {
+    pub(super) fn wanted(&self) -> Option<What> {
         let state = self.domain.as_ref().map(|domain| domain.state);
         match self.record.goal {
             VmGoal::Absent => None,
@@ -168,24 +164,6 @@ impl Vmh {
                 },
             },
         }
-    }
-
-    /// It is being sent away, or nobody knows yet whether it was: nothing is done with its domain.
-    #[must_use]
-    pub fn in_transit(&self) -> bool {
-        matches!(self.record.transit, Transit::Leaving { .. } | Transit::Halted)
-    }
-
-    /// Its migration is under way on this node.
-    #[must_use]
-    pub fn is_migrating(&self) -> bool {
-        self.in_flight.as_ref().is_some_and(|flight| flight.what == What::Migrate)
-    }
-
-    /// Its next command would be to send it away.
-    #[must_use]
-    pub fn wants_to_leave(&self) -> bool {
-        self.in_flight.is_none() && self.wanted() == Some(What::Migrate)
     }
 
     /// It runs, and has done so for long enough to be judged by its load.
@@ -226,48 +204,6 @@ impl Vmh {
         let request = *next_request;
         self.in_flight = Some(InFlight { request, what, aborted: false });
         ctx.out.actions.push(Action::Hypervisor { request, command });
-    }
-
-    /// The word that a halt asks for, when there is no migration whose end would say it.
-    fn answer_halt(&mut self) {
-        let asked = self.record.transit == Transit::Halted && self.moved == MoveProgress::Open;
-        if asked && self.record.goal == VmGoal::Run && !self.is_migrating() {
-            let state = self.domain.as_ref().map(|domain| domain.state);
-            let here = matches!(state, Some(DomainState::Running | DomainState::Paused));
-            self.moved = if here {
-                MoveProgress::Stayed("called off".into())
-            } else {
-                MoveProgress::NotHere
-            };
-        }
-    }
-
-    /// A migration that is no longer wanted is told to give up; it then ends by itself.
-    fn abort_if_called_off(&mut self, next_request: &mut u64, ctx: &mut Context) {
-        let wanted = self.record.goal == VmGoal::Run
-            && matches!(self.record.transit, Transit::Leaving { .. });
-        let id = self.record.definition.id.clone();
-        if let Some(flight) = &mut self.in_flight
-            && flight.what == What::Migrate
-            && !flight.aborted
-            && !wanted
-        {
-            flight.aborted = true;
-            *next_request += 1;
-            let command = HypervisorCommand::AbortMigration(id);
-            ctx.out.actions.push(Action::Hypervisor { request: *next_request, command });
-        }
-    }
-
-    /// The command to send it where the order says. It stays the machine that runs now: of its revision.
-    fn migration(&self) -> Option<Migration> {
-        let Transit::Leaving { to, epoch, .. } = &self.record.transit else { return None };
-        let current = &self.record.definition;
-        let revision = self.domain.as_ref().map_or(current.revision, |domain| domain.revision);
-        let definition = VmDefinition { epoch: *epoch, revision, ..current.clone() };
-        let bytes = definition.disks.iter().map(|disk| disk.size).sum::<u64>() + definition.memory;
-        let limit = MIGRATE_WITHIN + Duration::from_secs(bytes / SLOWEST);
-        Some(Migration { definition, to: to.clone(), bandwidth: None, limit })
     }
 
     /// Writes down what the domain will take, before it takes it.
@@ -323,16 +259,6 @@ impl Vmh {
             Err(failure) => self.failed(flight.what, &failure, ctx),
         }
         Outcome::Goes
-    }
-
-    /// It was not sent. What the hypervisor shows of it is looked at when the next order lets this node act again.
-    fn stayed(&mut self, failure: &Failure) {
-        self.moved = if failure.kind == FailureKind::NotHere {
-            MoveProgress::NotHere
-        } else {
-            MoveProgress::Stayed(failure.message.clone())
-        };
-        self.reason = Some(format!("stays: {failure}"));
     }
 
     fn succeeded(&mut self, what: What, ctx: &mut Context) {
@@ -412,7 +338,7 @@ impl Vmh {
     }
 
     /// Compares what is shown with the goal, when no command is under way.
-    fn judge(&mut self, before: Option<&DomainSeen>, ctx: &mut Context) {
+    pub(super) fn judge(&mut self, before: Option<&DomainSeen>, ctx: &mut Context) {
         if self.record.goal != VmGoal::Run || self.record.completed || self.in_transit() {
             return;
         }
@@ -504,27 +430,6 @@ impl Vmh {
     pub fn progress(&mut self, message: String) {
         if self.in_flight.is_some() {
             self.reason = Some(message);
-        }
-    }
-
-    /// Takes its part in a migration from an order.
-    pub fn take_part(&mut self, transit: Transit, ctx: &mut Context) {
-        if self.record.transit == transit {
-            return;
-        }
-        let ends = transit == Transit::None;
-        self.cannot_leave = None;
-        if transit != Transit::Halted {
-            self.moved = MoveProgress::Open;
-        }
-        self.record.transit = transit;
-        self.keep(ctx);
-        if ends {
-            self.reason = None;
-            if self.in_flight.is_none() {
-                // What happened to it meanwhile counts from now on.
-                self.judge(None, ctx);
-            }
         }
     }
 

@@ -14,8 +14,8 @@ use crate::engine::lrt::relief::protocol::{Message, Part};
 use crate::engine::lrt::relief::{Effect, Input, Now, Relief, Rules};
 use crate::engine::time::Instant;
 
-/// Seconds of overload that a migration must save, unless the cluster says otherwise (the agents' default too): about what a migration
-/// takes, and not quite twice the migrations of DVMS as published (the curve is in docs/benchmarks.md).
+/// Seconds of overload that a migration must save, unless the cluster says otherwise (the agents' default too): about
+/// what a migration takes, and about twice the migrations of DVMS as published (the curve is in docs/benchmarks.md).
 pub const THRESHOLD_S: f64 = 9.0;
 /// Peers on each side of a node that it knows: 8 near ones.
 const NEAR: usize = 4;
