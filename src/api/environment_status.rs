@@ -182,7 +182,7 @@ mod tests {
     fn the_words_of_a_newer_agent_are_read_as_unknown() {
         let status: VirtualEnvironmentStatus = serde_json::from_value(json!({
             "phase": "Sleeping",
-            "vms": [{"name": "a-web-0", "member": "web", "index": 0, "state": "Migrating"}],
+            "vms": [{"name": "a-web-0", "member": "web", "index": 0, "state": "Teleporting"}],
         }))
         .expect("an unknown word is no error");
         assert_eq!(status.phase, Some(Phase::Unknown));

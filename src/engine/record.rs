@@ -60,6 +60,8 @@ impl Kept {
 pub struct Placement {
     /// Its node.
     pub node: NodeName,
+    /// Its node's zone when it was placed, empty if it had none: a node that is silent cannot be asked.
+    pub zone: String,
     /// Counts this VM's placements.
     pub epoch: u64,
     /// Its memory is promised there. Not so while the environment is terminated: then only its disks are.
@@ -73,6 +75,8 @@ pub struct Placement {
 pub struct Moving {
     /// Where to.
     pub to: NodeName,
+    /// That node's zone, empty if it has none.
+    pub zone: String,
     /// The placement that it will be there.
     pub epoch: u64,
     /// How far it is.

@@ -253,9 +253,11 @@ fn summary() -> relief::Summary {
 /// At least one record of every kind.
 pub fn kept() -> Vec<Kept> {
     let to = NodeName::from("node-3");
-    let moving = Moving { to, epoch: 5, step: MoveStep::Going, why: MoveReason::Maintenance };
-    let placed =
-        Placement { node: NodeName::from("node-2"), epoch: 4, active: true, moving: Some(moving) };
+    let zone = "zone-a".to_owned();
+    let (step, why) = (MoveStep::Going, MoveReason::Maintenance);
+    let moving = Some(Moving { to, zone: zone.clone(), epoch: 5, step, why });
+    let node = NodeName::from("node-2");
+    let placed = Placement { node, zone, epoch: 4, active: true, moving };
     vec![
         Kept::Incarnation(u64::MAX),
         Kept::Ve(VeRecord {

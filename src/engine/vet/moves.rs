@@ -204,8 +204,8 @@ impl Veh {
                 (Next::Step(step), Some(moving)) => {
                     placement.moving = Some(Moving { step: *step, ..moving });
                 }
-                (Next::Arrived, Some(Moving { to, epoch, .. })) => {
-                    *placement = Placement { node: to, epoch, active: true, moving: None };
+                (Next::Arrived, Some(Moving { to, zone, epoch, .. })) => {
+                    *placement = Placement { node: to, zone, epoch, active: true, moving: None };
                 }
                 _ => {}
             }
@@ -304,7 +304,8 @@ impl Veh {
                 self.moves.asked.remove(&id);
                 let Some(to) = assignment.get(&id).cloned() else { return };
                 let step = MoveStep::Preparing;
-                let moving = Moving { to: to.clone(), epoch: vm.epoch, step, why: *why };
+                let zone = rooms.zone_of(&to, &ctx.node);
+                let moving = Moving { to: to.clone(), zone, epoch: vm.epoch, step, why: *why };
                 rooms.registers.change(
                     &self.ve,
                     |record| {

@@ -86,6 +86,16 @@ pub struct Rooms<'a> {
     pub dnt: &'a Dnt,
 }
 
+impl Rooms<'_> {
+    /// The zone of a node that answers, or of this one, which is `own`; empty if it has none, or is silent.
+    pub(super) fn zone_of(&self, node: &NodeName, own: &NodeName) -> String {
+        if node == own {
+            return self.lrt.zone();
+        }
+        self.dnt.state_of(node).map(|state| state.zone.clone()).unwrap_or_default()
+    }
+}
+
 /// The record of an environment that has just been declared.
 #[must_use]
 pub fn first_record(declared: VeDeclared) -> VeRecord {
@@ -347,15 +357,18 @@ impl Veh {
     ) {
         let epochs: BTreeMap<&VmId, u64> =
             request.problem.vms.iter().map(|vm| (&vm.id, vm.epoch)).collect();
+        let zone = |node: &NodeName| (node.clone(), rooms.zone_of(node, &ctx.node));
+        let zones: BTreeMap<NodeName, String> = assignment.values().map(zone).collect();
         rooms.registers.change(
             &self.ve,
             |record| {
                 for (id, node) in assignment {
                     let epoch = epochs.get(id).copied().unwrap_or(record.epoch);
-                    let placement =
-                        Placement { node: node.clone(), epoch, active: true, moving: None };
+                    let zone = zones.get(node).cloned().unwrap_or_default();
+                    let node = node.clone();
+                    owe(record, &node);
+                    let placement = Placement { node, zone, epoch, active: true, moving: None };
                     record.placements.insert(id.clone(), placement);
-                    owe(record, node);
                 }
                 record.committed = request.generation;
             },
@@ -607,19 +620,24 @@ pub(super) fn problem(record: &VeRecord, missing: &[VmId], rooms: &Rooms<'_>) ->
         .filter_map(|id| Some((id, record.placements.get(id)?)))
         .filter(|(_, placement)| !placement.active)
         .map(|(id, placement)| (id.clone(), placement.node.clone()));
+    // Of a node that is silent, what it was when it was chosen.
+    let zone_of = |node: &NodeName, recorded: &str| match rooms.dnt.state_of(node) {
+        Some(state) => state.zone.clone(),
+        None if record.handler() == Some(node) => rooms.lrt.zone(),
+        None => recorded.to_owned(),
+    };
     let existing = record.placements.iter().filter(|(_, placement)| placement.active);
     let existing = existing.filter(|(id, _)| !missing.contains(id));
     let existing = existing.map(|(id, placement)| {
-        let zone = rooms.dnt.state_of(&placement.node).map(|state| state.zone.clone());
-        let zone = zone.unwrap_or_else(|| rooms.lrt.zone());
+        let zone = zone_of(&placement.node, &placement.zone);
         let size = definition(record, id, placement.epoch)
             .map(|vm| Resources::of(vm.cpus, vm.memory))
             .unwrap_or_default();
         (id.clone(), Place { node: placement.node.clone(), zone, size })
     });
     let moving = record.placements.iter().filter_map(|(id, placement)| {
-        let node = placement.moving.as_ref()?.to.clone();
-        let zone = rooms.dnt.state_of(&node).map(|state| state.zone.clone()).unwrap_or_default();
+        let moving = placement.moving.as_ref()?;
+        let (node, zone) = (moving.to.clone(), zone_of(&moving.to, &moving.zone));
         Some((id.clone(), Place { node, zone, size: Resources::default() }))
     });
     Problem {

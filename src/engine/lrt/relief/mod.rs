@@ -51,6 +51,9 @@ const PASSED_OVER: Duration = Duration::from_secs(6);
 const URGENCY: f64 = 0.2;
 /// But not less than this, seconds: what saves nothing is never worth it.
 const LEAST_S: f64 = 1.0;
+/// An overload that has lasted for longer than this speaks against what was thought of its loads, that they would soon be
+/// others: from then on the least falls with the square of how long.
+const DOUBTED_AFTER_S: f64 = 12.0;
 
 /// A VM that could not be moved is left alone for so long: constraints and full nodes do not change every second.
 const STAYS_FOR: Duration = Duration::from_secs(30);
@@ -490,8 +493,10 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
             return self.rules.threshold_s;
         }
         let lasted = now.since(*self.overloaded_since.get_or_insert(now));
-        let certain_s = URGENCY * self.rules.threshold_s - lasted.as_secs_f64();
-        certain_s.max(LEAST_S.min(self.rules.threshold_s))
+        let lasted_s = lasted.as_secs_f64();
+        let doubt = DOUBTED_AFTER_S / lasted_s.max(DOUBTED_AFTER_S);
+        let least_s = LEAST_S.min(self.rules.threshold_s) * doubt * doubt;
+        (URGENCY * self.rules.threshold_s - lasted_s).max(least_s)
     }
 
     fn load(&self) -> f64 {
