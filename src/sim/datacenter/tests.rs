@@ -139,10 +139,18 @@ fn discovery_stays_within_sites_and_decides_at_once() {
 /// Loads of 75 on the first node, with eleven VMs, from the first second on, and of 10 on all others: one move resolves it.
 fn one_busy_node(nodes: u32) -> Workload {
     let mut workload = locality::workload(nodes, 1);
-    let load = |vm| if workload.placement[vm as usize] == 0 { 75 } else { 10 };
-    let event = |vm| LoadEvent { at: Instant(1_000_000 + u64::from(vm)), vm, load: load(vm) };
-    workload.events = (0..workload.vms.len() as u32).map(event).collect();
-    workload.end = Instant(60_000_000);
+    let busy = |vm: &u32| workload.placement[*vm as usize] == 0;
+    let vms = || 0..workload.vms.len() as u32;
+    let event = |at_s: u64, vm: u32, load| LoadEvent {
+        at: Instant(at_s * 1_000_000 + u64::from(vm)),
+        vm,
+        load,
+    };
+    // Long enough at their first loads that nobody expects them to change in the next moment.
+    let first = vms().map(|vm| event(1, vm, if busy(&vm) { 60 } else { 10 }));
+    let then = vms().filter(busy).map(|vm| event(600, vm, 75));
+    workload.events = first.chain(then).collect();
+    workload.end = Instant(660_000_000);
     workload
 }
 

@@ -170,6 +170,12 @@ impl Lore {
         self.zip(other, |a, b| a + b)
     }
 
+    /// The same after so many seconds, all VMs together, in which nothing changed.
+    #[must_use]
+    pub fn unchanged_for(&self, seconds: f64) -> Self {
+        Self { watched_s: self.watched_s + seconds as f32, ..*self }
+    }
+
     /// Whether a node can have seen this.
     #[must_use]
     pub fn is_sane(&self) -> bool {

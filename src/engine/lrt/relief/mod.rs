@@ -506,7 +506,12 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
     /// What VMs are like in general, by all that was seen here and that peers have told.
     fn prior(&self, now: Instant) -> Prior {
         let told = self.peers.values().filter_map(|peer| peer.told.as_ref());
-        Prior::of(&told.fold(self.lore(now), |all, (summary, _)| all.with(&summary.lore)))
+        // A peer that has said nothing since has seen nothing change since.
+        let lores = told.map(|(summary, heard)| {
+            let silent_s = now.since(*heard).as_secs_f64();
+            summary.lore.unchanged_for(silent_s * summary.outline.vms)
+        });
+        Prior::of(&lores.fold(self.lore(now), |all, lore| all.with(&lore)))
     }
 
     fn lore(&self, now: Instant) -> Lore {
