@@ -177,7 +177,7 @@ fn tell(what: &str, consoles: &Consoles) {
 fn a_node_in_maintenance_is_emptied_by_live_migration_of_its_six_guests() {
     let world = World::new("drain");
     let _calm = Calm(&world);
-    let six = Member { replicas: 6, memory: "64Mi", does: BEATS, ..Member::default() };
+    let six = Member { replicas: 6, does: BEATS, ..Member::default() };
     all_on_n1(&world, "six", six);
     let mut consoles = Consoles::of(&world, "six");
     consoles.listen_until(&world, "six guests to beat", |now| {
@@ -209,7 +209,7 @@ fn a_node_in_maintenance_is_emptied_by_live_migration_of_its_six_guests() {
 fn a_maintenance_that_is_called_off_leaves_the_guests_that_have_not_left() {
     let world = World::new("calledoff");
     let _calm = Calm(&world);
-    let six = Member { replicas: 6, memory: "64Mi", does: BEATS, ..Member::default() };
+    let six = Member { replicas: 6, does: BEATS, ..Member::default() };
     let before = all_on_n1(&world, "half", six);
     let mut consoles = Consoles::of(&world, "half");
     consoles.listen_until(&world, "six guests to beat", |now| {
@@ -267,7 +267,7 @@ fn a_node_made_busy_by_its_guests_is_relieved_by_live_migration() {
     let _calm = Calm(&world);
     // Three guests that each want a processor, on a node of two.
     let burn = format!("guest.burn=1 {BEATS}");
-    let three = Member { replicas: 3, memory: "64Mi", does: &burn, ..Member::default() };
+    let three = Member { replicas: 3, does: &burn, ..Member::default() };
     all_on_n1(&world, "busy", three);
     let mut consoles = Consoles::of(&world, "busy");
     let began = Instant::now();
