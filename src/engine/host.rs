@@ -95,7 +95,7 @@ pub struct MigrationFigures {
     pub took_ms: u64,
     /// How long the guest stood still, milliseconds, as the hypervisor says.
     pub downtime_ms: u64,
-    /// Bytes of memory and disks that were sent.
+    /// Bytes of memory and disks that were sent, at least: the last of the disks may be missed.
     pub sent: u64,
 }
 
