@@ -11,7 +11,7 @@ fn what_does_not_fit_waits_and_says_what_is_short() {
     world.until_refused("wide", "needs 4 nodes");
     world.cluster.must(&["delete", "ve", "wide"], "");
     // More memory than all three nodes have, in VMs of which each would fit.
-    let fat = Member { replicas: 4, memory: "12Gi", ..Member::default() };
+    let fat = Member { replicas: 6, memory: "12Gi", ..Member::default() };
     world.apply_members("fat", &[fat], "");
     world.until_refused("fat", "memory");
     assert!(world.domains().is_empty(), "it waits whole");
