@@ -68,20 +68,11 @@ pub(super) fn constraint(
         let members = members("among", bound)?;
         found.push(Constraint::Among { members, groups, continuous: *continuous });
     }
-    if let Some(split) = &declared.split {
-        let (members, from) =
-            (members("split", &split.members)?, names("split.from", &split.from)?);
-        if members.is_empty() || from.is_empty() {
-            return wrong(format!("{field}.split"), "must have members on both sides");
-        }
-        if members.iter().any(|member| from.contains(member)) {
-            return wrong(
-                format!("{field}.split.from"),
-                "must have no member in common with members",
-            );
-        }
-        let (over, continuous) = (domain(split.over), split.continuous);
-        found.push(Constraint::Split { members, from, over, continuous });
+    if let Some(api::Split { members: bound, from, over, continuous }) = &declared.split {
+        let sides = (members("split", bound)?, names("split.from", from)?);
+        let (members, from) = two_sides(field, sides)?;
+        let over = domain(*over);
+        found.push(Constraint::Split { members, from, over, continuous: *continuous });
     }
     if let Some(api::Root { members: bound }) = &declared.root {
         found.push(Constraint::Root { members: members("root", bound)? });
@@ -110,6 +101,20 @@ pub(super) fn constraint(
         (Some(constraint), true) => Ok(constraint),
         _ => wrong(field, "must be exactly one constraint"),
     }
+}
+
+/// Two sides of a split that can be apart: neither empty, and no member on both.
+fn two_sides(
+    field: &str,
+    (members, from): (Vec<MemberName>, Vec<MemberName>),
+) -> Result<(Vec<MemberName>, Vec<MemberName>), SpecError> {
+    if members.is_empty() || from.is_empty() {
+        return wrong(format!("{field}.split"), "must have members on both sides");
+    }
+    if members.iter().any(|member| from.contains(member)) {
+        return wrong(format!("{field}.split.from"), "must have no member in common with members");
+    }
+    Ok((members, from))
 }
 
 fn within(field: &str, number: u32, (least, most): (u32, u32)) -> Result<(), SpecError> {

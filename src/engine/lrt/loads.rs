@@ -39,8 +39,7 @@ impl Lrt {
     /// kept for the host. (Promises may be more than that: overcommitment counts on VMs that idle.)
     #[must_use]
     pub fn load_capacity(&self) -> f64 {
-        let (Some(host), Some(declared)) = (&self.host, &self.declared) else { return 0.0 };
-        host.capacity.minus(&declared.reserved).cpu_milli as f64 / 10.0
+        self.processors_milli() as f64 / 10.0
     }
 
     /// What this node's VMs load it with, percent of a processor.

@@ -319,10 +319,10 @@ impl Lrt {
             };
             ctx.node_happened(false, reason, text.into());
         }
-        let leaving = self.is_leaving();
+        let was_leaving = self.is_leaving();
         self.declared = Some(declared);
-        if leaving != self.is_leaving() {
-            let text = if leaving {
+        if was_leaving != self.is_leaving() {
+            let text = if was_leaving {
                 "is no longer in maintenance; what has not left stays"
             } else {
                 "is in maintenance: its VMs leave it by live migration"
