@@ -16,6 +16,7 @@ pub mod constraint;
 pub mod context;
 pub mod dnt;
 pub mod effect;
+pub mod guard;
 pub mod host;
 pub mod id;
 pub mod input;
