@@ -153,6 +153,7 @@ impl FakeApiServer {
                 resource_version: String::new(),
                 deleting: false,
                 gone: false,
+                reported: 0,
                 replica_set: Vec::new(),
                 spec: spec.clone(),
             },
@@ -410,7 +411,9 @@ impl Server {
                 if stored.report.as_ref() == Some(&*report) {
                     return;
                 }
-                let moved = stored.declared.replica_set != report.replica_set;
+                let moved = stored.declared.replica_set != report.replica_set
+                    || stored.declared.reported != report.round;
+                stored.declared.reported = report.round;
                 stored.declared.replica_set.clone_from(&report.replica_set);
                 stored.declared.resource_version = version;
                 stored.report = Some(*report);

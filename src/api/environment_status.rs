@@ -57,12 +57,16 @@ pub struct VirtualEnvironmentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_list: Option<String>,
 
-    /// Node whose agent handles this environment: the first live one of the replica set.
+    /// Node whose agent handles this environment: a live one of the replica set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handler: Option<String>,
 
-    /// Nodes whose agents keep this environment's record. Written once, by the agent that saw the new
-    /// environment first.
+    /// Grows with each agent that takes the environment over: what an older handler wrote is out of date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler_round: Option<u64>,
+
+    /// The replicas of this environment's record: nodes, each with the number of its disk, of whose agents a majority
+    /// decides. First written by the agent that saw the new environment first, later by the handler.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub replica_set: Vec<String>,

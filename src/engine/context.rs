@@ -5,6 +5,7 @@ use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
 
 use super::effect::{Action, ClusterAction, Effects};
+use super::guard::Allowance;
 use super::id::{NodeName, VeName, VeUid};
 use super::record::{Kept, Record, RecordKey};
 use super::report::{About, Happening};
@@ -25,6 +26,8 @@ pub struct Context {
     /// Messages to this node itself: handled before the input ends, so that an agent treats itself as it
     /// treats its peers.
     pub loopback: Vec<Message>,
+    /// This node's VMs are being ended, because it was not heard: what the hypervisor shows is not their doing.
+    pub lapsed: bool,
 }
 
 impl Context {
@@ -45,6 +48,11 @@ impl Context {
     /// Forgets a record.
     pub fn forget(&mut self, key: RecordKey) {
         self.out.persist.push(Record::Forget(key));
+    }
+
+    /// Tells this node's guard how long its VMs may run.
+    pub fn guard(&mut self, allowance: Allowance) {
+        self.out.actions.push(Action::Guard(allowance));
     }
 
     /// Asks or tells Kubernetes.

@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use super::guard::Allowance;
 use super::id::{NodeName, VeName, VeUid, VmId};
 use super::record::Record;
+use super::replica::Replica;
 use super::report::{Happening, NodeReport, VeReport};
 use super::spec::VmDefinition;
 use super::wire::Message;
@@ -39,6 +41,8 @@ pub enum Action {
     },
     /// Tell or ask Kubernetes.
     Cluster(ClusterAction),
+    /// Tell this node's guard how long its VMs may run.
+    Guard(Allowance),
 }
 
 /// A command for the hypervisor. All are idempotent. The engine gives one at a time per VM.
@@ -121,8 +125,8 @@ pub enum ClusterAction {
         name: VeName,
         /// As read.
         resource_version: String,
-        /// The chosen set; the first is the VEH.
-        replicas: Vec<NodeName>,
+        /// The chosen set; the first is the first handler.
+        replicas: Vec<Replica>,
     },
     /// The virtual environment's status. Only the newest per uid matters.
     ReportVe(Box<VeReport>),

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::GuardInput;
 use super::host::{DomainSeen, Failure, HostInfo, MigrationFigures, VmLoad};
 use super::id::{NodeName, VeName, VeUid, VmId};
+use super::replica::Replica;
 use super::spec::VeSpec;
 use super::wire::Message;
 
@@ -27,6 +29,8 @@ pub enum Input {
     Cluster(ClusterInput),
     /// The hypervisor.
     Hypervisor(HypervisorInput),
+    /// This node's guard.
+    Guard(GuardInput),
 }
 
 /// What Kubernetes tells.
@@ -84,8 +88,10 @@ pub struct VeDeclared {
     /// It no longer exists at the API server (its finalizer was removed by force): the same as deleting,
     /// with nothing left to report to.
     pub gone: bool,
+    /// `status.handlerRound`: the round of the handler that wrote the status, 0 if none did.
+    pub reported: u64,
     /// `status.replicaSet`, empty if nobody has chosen one.
-    pub replica_set: Vec<NodeName>,
+    pub replica_set: Vec<Replica>,
     /// What people want.
     pub spec: VeSpec,
 }

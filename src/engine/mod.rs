@@ -21,8 +21,10 @@ pub mod host;
 pub mod id;
 pub mod input;
 pub mod invariants;
+pub mod lease;
 pub mod lrt;
 pub mod record;
+pub mod replica;
 pub mod report;
 pub mod spec;
 pub mod time;
@@ -32,23 +34,29 @@ pub mod wire;
 
 use std::collections::BTreeMap;
 
-use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 
 use context::Context;
 use dnt::{Change, Dnt, News, PeerState};
 use effect::{ClusterAction, Effects};
 use id::{NodeName, VeUid, VmId};
 use input::{ClusterInput, Input, VeDeclared};
+use lease::fence::Fences;
+use lease::guardian::Guardian;
+use lease::message::{LeaseMessage, Said};
+use lease::tenant::{self, Tenant};
+use lease::{MAX_GUARDIANS, Times};
 use lrt::Lrt;
 use lrt::partition::Asked;
 use lrt::procedure::{Ended, Request};
 use lrt::solver::Goal;
 use record::Kept;
+use replica::{DiskId, Replica};
 use report::NodeReport;
 use time::Instant;
 use vet::gateway::Gateway;
-use vet::register::Registers;
+use vet::register::{Held, Registers, Turn};
 use vet::veh::{self, Rooms, Told, Veh};
 use wire::{Message, Order};
 
@@ -63,6 +71,8 @@ pub struct Config {
     pub threshold_s: Option<f64>,
     /// What this cluster wants of its placements, where constraints leave a choice.
     pub goal: Goal,
+    /// The times that this node's leases are made of.
+    pub times: Times,
 }
 
 /// One agent's engine.
@@ -73,6 +83,9 @@ pub struct Engine {
     registers: Registers,
     vehs: BTreeMap<VeUid, Veh>,
     gateway: Gateway,
+    tenant: Tenant,
+    guardian: Guardian,
+    fences: Fences,
     reported: Option<NodeReport>,
     incarnation: u64,
 }
@@ -81,13 +94,19 @@ impl Engine {
     /// An engine as it was when its records were last kept, and what it asks for first.
     #[must_use]
     pub fn recover(config: Config, kept: Vec<Kept>, now: Instant) -> (Self, Effects) {
-        let mut incarnation = 1;
-        let (mut ves, mut vms) = (Vec::new(), Vec::new());
+        let (mut incarnation, mut disk) = (1, None);
+        let (mut registers, mut vms) = (Vec::new(), Vec::new());
+        let (mut leases, mut wards) = (None, Vec::new());
         for kept in kept {
             match kept {
-                Kept::Incarnation(last) => incarnation = last + 1,
-                Kept::Ve(record) => ves.push(record),
+                Kept::Incarnation { life, disk: known } => {
+                    incarnation = life + 1;
+                    disk = Some(known);
+                }
+                Kept::Register(acceptor) => registers.push(acceptor),
                 Kept::Vm(record) => vms.push(record),
+                Kept::Lease(own) => leases = Some(own),
+                Kept::Ward(ward) => wards.push(ward),
             }
         }
         let mut ctx = Context {
@@ -96,18 +115,20 @@ impl Engine {
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             out: Effects::default(),
             loopback: Vec::new(),
+            lapsed: false,
         };
-        ctx.keep(Kept::Incarnation(incarnation));
-        let vehs = ves.iter().filter(|record| !record.tombstone);
-        let vehs =
-            vehs.map(|record| (record.declared.uid.clone(), Veh::new(record.declared.uid.clone())));
-        let vehs = vehs.collect();
+        let disk = disk.unwrap_or_else(|| DiskId(ctx.rng.random()));
+        ctx.keep(Kept::Incarnation { life: incarnation, disk });
+        let own = Replica { node: config.node.clone(), disk };
         let out = std::mem::take(&mut ctx.out);
         let engine = Self {
             dnt: Dnt::new(&config.node, incarnation, config.seed.wrapping_add(1)),
             lrt: Lrt::recover(vms, incarnation, config.threshold_s).with_goal(config.goal),
-            registers: Registers::recover(ves),
-            vehs,
+            tenant: Tenant::recover(own.clone(), config.times, leases),
+            guardian: Guardian::recover(wards, now),
+            fences: Fences::default(),
+            registers: Registers::recover(own, registers, now),
+            vehs: BTreeMap::new(),
             gateway: Gateway::default(),
             reported: None,
             incarnation,
@@ -119,6 +140,7 @@ impl Engine {
     /// Handles one input. `now` never goes backwards.
     pub fn handle(&mut self, now: Instant, input: Input) -> Effects {
         self.ctx.now = now.max(self.ctx.now);
+        self.ctx.lapsed = self.tenant.has_lapsed(self.ctx.now);
         match input {
             Input::Wakeup => self.wake(),
             Input::PeerKnown(node) => self.dnt.know(node, &mut self.ctx),
@@ -128,6 +150,7 @@ impl Engine {
             }
             Input::Message { from, message } => self.message(&from, *message),
             Input::Cluster(input) => self.cluster(input),
+            Input::Guard(input) => self.tenant.guard(&input, &mut self.ctx),
             Input::Hypervisor(input) => {
                 let free = self.lrt.free();
                 self.lrt.hypervisor(input, &mut self.ctx);
@@ -144,8 +167,15 @@ impl Engine {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
         let vehs = self.vehs.values().filter_map(Veh::next_wakeup).min();
-        let rooms =
-            [self.dnt.next_wakeup(), self.lrt.next_wakeup(), self.gateway.next_wakeup(), vehs];
+        let rooms = [
+            self.dnt.next_wakeup(),
+            self.lrt.next_wakeup(),
+            self.gateway.next_wakeup(),
+            self.registers.next_wakeup(),
+            self.tenant.next_wakeup(),
+            self.fences.next_wakeup(),
+            vehs,
+        ];
         rooms.into_iter().flatten().min()
     }
 
@@ -156,8 +186,17 @@ impl Engine {
         if self.lrt.wants_peers(self.ctx.now) {
             self.choose_acquaintances();
         }
+        if self.tenant.is_due(self.ctx.now) {
+            let key = format!("guardians of {}", self.ctx.node);
+            let peers = self.dnt.replicas(&key, None, MAX_GUARDIANS);
+            let wanted = tenant::guardians(self.registers.own(), peers);
+            self.tenant.wake(&wanted, self.lrt.bound(), &mut self.ctx);
+        }
+        self.fences.wake(&mut self.ctx);
         let ended = self.lrt.wake(&mut self.ctx);
         self.procedure_ended(ended);
+        let (own, dnt) = (&self.ctx.node.clone(), &self.dnt);
+        self.registers.wake(&|node| node == own || dnt.is_live(node), &mut self.ctx);
         let due: Vec<VeUid> = self
             .vehs
             .iter()
@@ -173,6 +212,7 @@ impl Engine {
     fn settle(&mut self) {
         // Each round may cause more messages to itself; a placement on this node alone takes six.
         loop {
+            self.lrt.set_permit(self.tenant.permit(self.ctx.now));
             self.lrt.start_next(|| self.dnt.nearest(), &mut self.ctx);
             self.lrt.settle(&mut self.ctx);
             let messages = std::mem::take(&mut self.ctx.loopback);
@@ -187,7 +227,8 @@ impl Engine {
         let rank = self.dnt.gateway_rank(&self.ctx.node, self.ctx.now);
         self.gateway.set_rank(rank, &mut self.ctx);
         let zone = self.lrt.zone();
-        self.gateway.wake(&self.dnt, &zone, &mut self.ctx);
+        let own = (self.registers.own(), zone.as_str());
+        self.gateway.wake(&self.dnt, own, &mut self.ctx);
         if !self.ctx.loopback.is_empty() {
             return self.settle();
         }
@@ -215,16 +256,26 @@ impl Engine {
                 self.peers_changed(&news);
             }
             Message::Declare(declared) => self.declare(from, *declared),
-            Message::Declared { uid, generation, deleting } => {
-                self.gateway.acknowledged(from, &uid, generation, deleting);
+            Message::Declared { uid, generation, deleting, round } => {
+                let told = (generation, deleting);
+                self.gateway.acknowledged(from, &uid, told, round, &self.ctx);
+            }
+            Message::Handler { ve, node } => {
+                self.gateway.elsewhere(from, &ve, &node, &self.ctx);
+                self.lrt.elsewhere(from, &ve, node, &mut self.ctx);
+            }
+            Message::Lease(message) => self.lease(from, *message),
+            Message::Register(message) => {
+                let turn = self.registers.message(from, *message, &mut self.ctx);
+                self.turned(turn);
             }
             Message::Reserve { procedure, ve, priority } if procedure.initiator == *from => {
                 self.lrt.reserve(procedure, &ve, priority, &mut self.ctx);
             }
-            Message::Prepare { procedure, handler, order, vms, arriving }
-                if procedure.initiator == *from && handler == *from =>
+            Message::Prepare { procedure, replicas, order, vms, arriving }
+                if procedure.initiator == *from =>
             {
-                let asked = Asked { handler, order, vms, arriving };
+                let asked = Asked { handler: from.clone(), replicas, order, vms, arriving };
                 self.lrt.prepare(procedure, asked, &mut self.ctx);
             }
             Message::Release { procedure, undo } if procedure.initiator == *from => {
@@ -238,6 +289,7 @@ impl Engine {
                 let ended = self.lrt.reserved(from, &procedure, answer, &mut self.ctx);
                 self.procedure_ended(ended);
             }
+            Message::Prepared { result: Ok(lease), .. } if lease.holder.node != *from => {}
             Message::Prepared { procedure, result } => {
                 let ended = self.lrt.prepared(from, &procedure, result, &mut self.ctx);
                 self.procedure_ended(ended);
@@ -249,8 +301,9 @@ impl Engine {
                     self.room_appeared();
                 }
             }
-            Message::Observed { ve, order, leaving, vms } => {
-                self.observed(from, ve, Told { order, leaving, vms });
+            Message::Observed { ve, order, leaving, lease, vms } => {
+                let lease = lease.filter(|lease| lease.holder.node == *from);
+                self.observed(from, ve, Told { order, leaving, lease, vms });
             }
             Message::Move { vm, to } => self.asked_to_move(from, &vm, to),
             Message::Stays { vm, why } => self.lrt.stays(from, &vm, why, &mut self.ctx),
@@ -276,81 +329,191 @@ impl Engine {
         }
     }
 
-    /// A gateway hands over an environment that this agent handles.
+    /// A gateway hands over an environment.
     fn declare(&mut self, from: &NodeName, declared: VeDeclared) {
-        if declared.replica_set.first() != Some(&self.ctx.node) {
+        let uid = declared.uid.clone();
+        if self.registers.read(&uid).is_none() {
+            let (own, dnt) = (&self.ctx.node.clone(), &self.dnt);
+            let live = |node: &NodeName| node == own || dnt.is_live(node);
+            let elsewhere = self.registers.declare(from, declared, &live, &mut self.ctx);
+            if let Some(node) = elsewhere {
+                self.ctx.send(from, Message::Handler { ve: uid, node });
+            }
             return;
         }
-        let uid = declared.uid.clone();
-        match self.registers.read(&uid) {
-            Some(record) if record.tombstone => {
+        self.held_back(&uid, |engine| {
+            let buried = engine.registers.read(&uid).is_some_and(|record| record.tombstone);
+            if buried {
                 if declared.deleting && !declared.gone {
                     let name = declared.name.clone();
-                    self.ctx.cluster(ClusterAction::ReleaseVe { uid: uid.clone(), name });
+                    engine.ctx.cluster(ClusterAction::ReleaseVe { uid: uid.clone(), name });
                 }
-            }
-            Some(_) => {
+            } else {
+                let stale =
+                    declared.reported != 0 && declared.reported < engine.registers.round(&uid);
+                if let Some(veh) = engine.vehs.get_mut(&uid).filter(|_| stale) {
+                    veh.report_again();
+                }
                 let update = |record: &mut record::VeRecord| veh::update_record(record, declared);
-                self.registers.change(&uid, update, &mut self.ctx);
+                engine.registers.change(&uid, update);
             }
-            None => {
-                self.registers.create(veh::first_record(declared), &mut self.ctx);
-                self.vehs.insert(uid.clone(), Veh::new(uid.clone()));
+            if let Some(record) = engine.registers.read(&uid) {
+                let (generation, deleting) = (record.declared.generation, record.declared.deleting);
+                let round = engine.registers.round(&uid);
+                let answer = Message::Declared { uid: uid.clone(), generation, deleting, round };
+                engine.ctx.send(from, answer);
+            }
+            engine.act(&uid, |veh, rooms, ctx| veh.reconcile(rooms, ctx));
+        });
+    }
+
+    /// A register that this agent proposes to has come further.
+    fn turned(&mut self, turn: Option<Turn>) {
+        match turn {
+            Some(Turn::Leads(ve)) => {
+                let buried = self.registers.read(&ve).is_some_and(|record| record.tombstone);
+                if !buried {
+                    self.vehs.insert(ve.clone(), Veh::new(ve.clone()));
+                }
+                for (from, declared) in self.registers.take_declared(&ve) {
+                    self.declare(&from, declared);
+                }
+                self.reconcile(&ve);
+            }
+            Some(Turn::Chosen(ve)) => self.reconcile(&ve),
+            Some(Turn::Deposed(ve)) => {
+                self.vehs.remove(&ve);
+                self.lrt.withdraw(&ve, &mut self.ctx);
+                self.lrt.hold_back(&ve, false);
+            }
+            Some(Turn::LostDisk(ve, node)) => {
+                if let Some(veh) = self.vehs.get_mut(&ve) {
+                    veh.lost_disk(node);
+                }
+                self.reconcile(&ve);
+            }
+            None => {}
+        }
+    }
+
+    /// Lets an environment's handler act: what it does follows from its record as it has changed it, and is held back
+    /// until that is chosen. Where nothing is changed, nothing waits.
+    fn held_back(&mut self, ve: &VeUid, act: impl FnOnce(&mut Self)) {
+        let actions = std::mem::take(&mut self.ctx.out.actions);
+        let loopback = std::mem::take(&mut self.ctx.loopback);
+        act(self);
+        let acts = std::mem::replace(&mut self.ctx.out.actions, actions);
+        let says = std::mem::replace(&mut self.ctx.loopback, loopback);
+        for held in acts.into_iter().map(Held::Act).chain(says.into_iter().map(Held::Say)) {
+            self.registers.hold(ve, held);
+        }
+        self.registers.propose(ve, &mut self.ctx);
+        for held in self.registers.release(ve) {
+            match held {
+                Held::Act(action) => self.ctx.out.actions.push(action),
+                Held::Say(message) => self.ctx.loopback.push(message),
             }
         }
-        if let Some(record) = self.registers.read(&uid) {
-            let (generation, deleting) = (record.declared.generation, record.declared.deleting);
-            let answer = Message::Declared { uid: uid.clone(), generation, deleting };
-            self.ctx.send(from, answer);
+        let settled = self.registers.is_settled(ve);
+        self.lrt.hold_back(ve, !settled);
+        if settled && self.registers.read(ve).is_some_and(|record| record.tombstone) {
+            self.vehs.remove(ve);
         }
-        self.reconcile(&uid);
+    }
+
+    fn act(&mut self, ve: &VeUid, act: impl FnOnce(&mut Veh, &mut Rooms<'_>, &mut Context)) {
+        if let Some(veh) = self.vehs.get_mut(ve) {
+            let (registers, lrt, dnt) = (&mut self.registers, &mut self.lrt, &self.dnt);
+            let fences = &mut self.fences;
+            act(veh, &mut Rooms { registers, lrt, dnt, fences }, &mut self.ctx);
+        }
+    }
+
+    fn reconcile(&mut self, ve: &VeUid) {
+        self.held_back(ve, |engine| engine.act(ve, |veh, rooms, ctx| veh.reconcile(rooms, ctx)));
+    }
+
+    /// Something is said to an environment's handler, which then does what follows.
+    fn tell_veh(&mut self, ve: &VeUid, tell: impl FnOnce(&mut Veh, &mut Rooms<'_>, &mut Context)) {
+        self.held_back(ve, |engine| {
+            engine.act(ve, |veh, rooms, ctx| {
+                tell(veh, rooms, ctx);
+                veh.reconcile(rooms, ctx);
+            });
+        });
+    }
+
+    /// A holder, a guardian, or one who wants to know.
+    fn lease(&mut self, from: &NodeName, message: LeaseMessage) {
+        let own = self.registers.own().clone();
+        let LeaseMessage { guardian, holder, epoch, said } = &message;
+        let asks = matches!(said, Said::Renew { .. } | Said::Fence);
+        if asks && *guardian != own.disk {
+            return;
+        }
+        let (answer, news) = match said {
+            Said::Renew { sent, times, released } if holder.node == *from => {
+                let terms = (*sent, *times, *released);
+                self.guardian.renew(holder, *epoch, terms, self.ctx.now)
+            }
+            Said::Fence => self.guardian.fence(holder, *epoch, self.ctx.now),
+            Said::Renewed { .. } | Said::Dead if *holder == own => {
+                return self.tenant.hear(from, &message, &mut self.ctx);
+            }
+            Said::Alive(_) | Said::Fencing(_) | Said::Fenced => {
+                if self.fences.hear(from, &message, self.ctx.now) {
+                    self.node_is_gone(&message.holder.node);
+                }
+                return;
+            }
+            _ => return,
+        };
+        if let Some(ward) = news {
+            self.ctx.keep(Kept::Ward(ward));
+        }
+        let (guardian, holder, epoch) = (own.disk, holder.clone(), *epoch);
+        let answer = LeaseMessage { guardian, holder, epoch, said: answer };
+        self.ctx.send(from, Message::Lease(Box::new(answer)));
+    }
+
+    /// A node's lease is over for certain: whoever has something there takes it over.
+    fn node_is_gone(&mut self, node: &NodeName) {
+        let there = |record: &&record::VeRecord| record.leases.contains_key(node);
+        let ves: Vec<VeUid> =
+            self.registers.all().filter(there).map(|r| r.declared.uid.clone()).collect();
+        for ve in ves {
+            self.reconcile(&ve);
+        }
     }
 
     fn asked_to_move(&mut self, from: &NodeName, vm: &VmId, to: NodeName) {
-        if let Some(veh) = self.vehs.get_mut(&vm.ve) {
-            let (registers, lrt, dnt) = (&mut self.registers, &mut self.lrt, &self.dnt);
-            let rooms = &mut Rooms { registers, lrt, dnt };
-            veh.asked_to_move(from, vm, to, rooms, &mut self.ctx);
-            self.reconcile(&vm.ve);
-        }
+        self.tell_veh(&vm.ve, |veh, rooms, ctx| veh.asked_to_move(from, vm, to, rooms, ctx));
     }
 
     fn observed(&mut self, from: &NodeName, ve: VeUid, told: Told) {
-        let buried = self.registers.read(&ve).is_some_and(|record| record.tombstone);
-        if buried {
+        if self.vehs.contains_key(&ve) {
+            return self.tell_veh(&ve, |veh, rooms, ctx| veh.hear(from, told, rooms, ctx));
+        }
+        if self.registers.is_buried(&ve) {
             if !told.vms.is_empty() {
                 // A late message raised something from the dead: nothing of it is to be there.
                 let handler = self.ctx.node.clone();
-                let order = Order { ve, handler, order: u64::MAX, open: 0, vms: Vec::new() };
+                let (order, vms) = (u64::MAX, Vec::new());
+                let order = Order { ve, handler, order, lease: 0, open: 0, vms };
                 self.ctx.send(from, Message::Order(Box::new(order)));
             }
             return;
         }
-        if let Some(veh) = self.vehs.get_mut(&ve) {
-            let (registers, lrt, dnt) = (&mut self.registers, &mut self.lrt, &self.dnt);
-            veh.hear(from, told, &mut Rooms { registers, lrt, dnt }, &mut self.ctx);
-            self.reconcile(&ve);
+        let handler = self.registers.handler(&ve).filter(|handler| **handler != self.ctx.node);
+        if let Some(node) = handler.filter(|handler| self.dnt.is_live(handler)).cloned() {
+            self.ctx.send(from, Message::Handler { ve, node });
         }
     }
 
     fn procedure_ended(&mut self, ended: Option<(Request, Ended)>) {
         let Some((request, ended)) = ended else { return };
         let ve = request.ve.clone();
-        if let Some(veh) = self.vehs.get_mut(&ve) {
-            let (registers, lrt, dnt) = (&mut self.registers, &mut self.lrt, &self.dnt);
-            veh.placed(&request, ended, &mut Rooms { registers, lrt, dnt }, &mut self.ctx);
-            self.reconcile(&ve);
-        }
-    }
-
-    fn reconcile(&mut self, ve: &VeUid) {
-        if let Some(veh) = self.vehs.get_mut(ve) {
-            let (registers, lrt, dnt) = (&mut self.registers, &mut self.lrt, &self.dnt);
-            veh.reconcile(&mut Rooms { registers, lrt, dnt }, &mut self.ctx);
-        }
-        if self.registers.read(ve).is_some_and(|record| record.tombstone) {
-            self.vehs.remove(ve);
-        }
+        self.tell_veh(&ve, |veh, rooms, ctx| veh.placed(&request, ended, rooms, ctx));
     }
 
     fn choose_acquaintances(&mut self) {
@@ -361,6 +524,11 @@ impl Engine {
     fn peers_changed(&mut self, news: &News) {
         if !news.changes.is_empty() {
             self.choose_acquaintances();
+            let up = news.changes.iter().filter_map(|change| match change {
+                Change::Up(node) => Some(node),
+                Change::Down(_) => None,
+            });
+            self.registers.peers_changed(&up.collect::<Vec<_>>(), self.ctx.now);
         }
         for change in &news.changes {
             let (node, up) = match change {
@@ -369,8 +537,11 @@ impl Engine {
             };
             if up {
                 self.gateway.hurry(node, &self.ctx);
+                self.fences.heard(node);
             }
-            let theirs = |record: &&record::VeRecord| record.owing.contains(node);
+            let theirs = |record: &&record::VeRecord| {
+                record.owing.contains(node) || record.leases.contains_key(node)
+            };
             let ves: Vec<VeUid> =
                 self.registers.all().filter(theirs).map(|r| r.declared.uid.clone()).collect();
             for ve in ves {
@@ -399,6 +570,8 @@ impl Engine {
             zone: self.lrt.zone(),
             free: self.lrt.free(),
             schedulable: self.lrt.open().is_ok(),
+            disk: self.registers.own().disk,
+            leaving: self.lrt.is_leaving(),
         }
     }
 

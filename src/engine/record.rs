@@ -6,17 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{NodeName, ProcedureId, VeUid, VmId};
 use super::input::VeDeclared;
+use super::lease::Lease;
+use super::lease::guardian::Ward;
+use super::lease::tenant::OwnLeases;
+use super::replica::{DiskId, Replica};
 use super::spec::{Resources, VmDefinition};
+use super::vet::register::acceptor::Acceptor;
+use super::vet::register::ballot::ReplicaSet;
 
 /// Where a record is kept. Records of the same key replace each other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RecordKey {
     /// The agent's incarnation counter.
     Incarnation,
-    /// A virtual environment that this agent handles.
-    Ve(VeUid),
+    /// The register of a virtual environment, of which this node is a replica.
+    Register(VeUid),
     /// A VM that this node holds.
     Vm(VmId),
+    /// This node's own leases.
+    Lease,
+    /// What this node guards of another's leases.
+    Ward(Replica),
 }
 
 /// One change of what is kept.
@@ -35,12 +45,21 @@ pub enum Record {
 )]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Kept {
-    /// See [`RecordKey::Incarnation`]: one more at every start.
-    Incarnation(u64),
-    /// See [`RecordKey::Ve`].
-    Ve(VeRecord),
+    /// See [`RecordKey::Incarnation`].
+    Incarnation {
+        /// One more at every start.
+        life: u64,
+        /// What this journal is known by.
+        disk: DiskId,
+    },
+    /// See [`RecordKey::Register`].
+    Register(Acceptor),
     /// See [`RecordKey::Vm`].
     Vm(VmRecord),
+    /// See [`RecordKey::Lease`].
+    Lease(OwnLeases),
+    /// See [`RecordKey::Ward`].
+    Ward(Ward),
 }
 
 impl Kept {
@@ -48,9 +67,11 @@ impl Kept {
     #[must_use]
     pub fn key(&self) -> RecordKey {
         match self {
-            Self::Incarnation(_) => RecordKey::Incarnation,
-            Self::Ve(record) => RecordKey::Ve(record.declared.uid.clone()),
+            Self::Incarnation { .. } => RecordKey::Incarnation,
+            Self::Register(acceptor) => RecordKey::Register(acceptor.ve.clone()),
             Self::Vm(record) => RecordKey::Vm(record.definition.id.clone()),
+            Self::Lease(_) => RecordKey::Lease,
+            Self::Ward(ward) => RecordKey::Ward(ward.holder.clone()),
         }
     }
 }
@@ -124,15 +145,20 @@ impl MoveReason {
     }
 }
 
-/// The record of one virtual environment: what the replicated register will hold.
+/// The record of one virtual environment: the value of its register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VeRecord {
+    /// Who keeps it.
+    pub set: ReplicaSet,
     /// The newest declaration seen.
     pub declared: VeDeclared,
     /// For each member, the generation at which its VMs' definition last changed.
     pub revisions: BTreeMap<String, i64>,
     /// Where its VMs are. All of the wanted ones, or (on first placement) none.
     pub placements: BTreeMap<VmId, Placement>,
+    /// The leases that VMs on these nodes are bound to. A node that is used and has none here is gone for certain, with all
+    /// that ran there, or has never said.
+    pub leases: BTreeMap<NodeName, Lease>,
     /// The generation at which the environment was last placed whole, 0 if never.
     pub committed: i64,
     /// Orders given so far; nodes ignore older ones.
@@ -166,10 +192,14 @@ pub enum VmGoal {
 pub struct Promise {
     /// The procedure that it was given to.
     pub procedure: ProcedureId,
+    /// The replicas of its environment's record: who is asked what became of it.
+    pub replicas: Vec<NodeName>,
     /// Orders numbered below this one know nothing of it.
     pub order: u64,
     /// What would run.
     pub definition: VmDefinition,
+    /// The epoch of this node's lease that it was promised under.
+    pub lease: u64,
 }
 
 /// The record of one VM on this node.
@@ -183,6 +213,8 @@ pub struct VmRecord {
     pub promise: Option<Promise>,
     /// Who handles its environment.
     pub handler: NodeName,
+    /// The epoch of this node's lease that it is bound to: it runs under no other.
+    pub lease: u64,
     /// The newest order; older ones are ignored.
     pub order: u64,
     /// What the domain that may be running takes, written before it is started.
@@ -217,14 +249,6 @@ pub enum Transit {
     },
     /// Stop sending it, and tell whether it is still here. It is not started or continued here until the next order.
     Halted,
-}
-
-impl VeRecord {
-    /// The agent that handles it.
-    #[must_use]
-    pub fn handler(&self) -> Option<&NodeName> {
-        self.declared.replica_set.first()
-    }
 }
 
 impl Promise {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::host::{DomainSeen, HostInfo};
 use super::id::{NodeName, VeName, VeUid, VmId};
 use super::record::Transit;
+use super::replica::Replica;
 use super::spec::Resources;
 
 /// Where a virtual environment is in its life.
@@ -114,8 +115,10 @@ pub struct VeReport {
     pub progressing: Condition,
     /// One line per VM, ordered by id.
     pub vms: Vec<VmReport>,
-    /// The replica set; the first is the VEH.
-    pub replica_set: Vec<NodeName>,
+    /// The handler's round: a report of an older one is out of date.
+    pub round: u64,
+    /// The replicas of its record.
+    pub replica_set: Vec<Replica>,
     /// How soon people should see it: a settled state at once, a passing one when it lasts.
     pub settled: bool,
 }

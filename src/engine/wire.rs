@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::dnt::PeerState;
 use super::id::{NodeName, ProcedureId, VeUid, VmId};
 use super::input::VeDeclared;
+use super::lease::message::LeaseMessage;
+use super::lease::{Lease, MAX_GUARDIANS};
 use super::lrt::{NodeOffer, relief};
 use super::record::Transit;
 use super::report::VmObserved;
 use super::spec::{MAX_VMS, VmDefinition};
 use super::time::Instant;
+use super::vet::register::message::RegisterMessage;
 
 /// Version of this vocabulary. An agent reads its own version and the one before.
 pub const VERSION: u8 = 1;
@@ -21,6 +24,9 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 
 /// Longest membership packet, bytes: a QUIC datagram would hold it.
 pub const MAX_SWIM_PACKET: usize = 1200;
+
+/// Most replicas that a record has.
+pub const MAX_REPLICAS: usize = 5;
 
 /// Longest reason that is told, bytes.
 pub const MAX_REASON: usize = 4096;
@@ -54,7 +60,20 @@ pub enum Message {
         generation: i64,
         /// It knows that it is being deleted.
         deleting: bool,
+        /// The handler's round.
+        round: u64,
     },
+    /// Not I, but that one handles this environment.
+    Handler {
+        /// Which.
+        ve: VeUid,
+        /// Who does, as far as the sender knows.
+        node: NodeName,
+    },
+    /// Holders and guardians of leases, and those who ask them.
+    Lease(Box<LeaseMessage>),
+    /// Proposers and keepers of a register, to each other.
+    Register(Box<RegisterMessage>),
     /// Enter my partition: keep your room for me and tell me how much it is.
     Reserve {
         /// For whom.
@@ -75,8 +94,8 @@ pub enum Message {
     Prepare {
         /// Under which reservation.
         procedure: ProcedureId,
-        /// Who will decide.
-        handler: NodeName,
+        /// Who else may decide, should the sender not come to it: the replicas of the environment's record.
+        replicas: Vec<NodeName>,
         /// Orders numbered below this one, and those that name these VMs' epoch as open, do not touch them.
         order: u64,
         /// All of them or none.
@@ -88,8 +107,8 @@ pub enum Message {
     Prepared {
         /// Under which reservation.
         procedure: ProcedureId,
-        /// Kept on disk, or why not.
-        result: Result<(), String>,
+        /// Kept on disk, under this lease, or why not.
+        result: Result<Lease, String>,
     },
     /// Leave my partition.
     Release {
@@ -108,6 +127,8 @@ pub enum Message {
         order: u64,
         /// It empties itself: its VMs are to move.
         leaving: bool,
+        /// The lease that its VMs are to be bound to.
+        lease: Option<Lease>,
         /// Each VM that it holds.
         vms: Vec<VmObserved>,
     },
@@ -155,6 +176,8 @@ pub struct Order {
     pub handler: NodeName,
     /// Counts up; older ones are ignored.
     pub order: u64,
+    /// The epoch of the node's lease that its VMs are bound to.
+    pub lease: u64,
     /// The epoch of a placement that is under way, 0 if none: promises of that epoch are not decided by
     /// this order.
     pub open: u64,
@@ -195,7 +218,19 @@ impl Message {
             {
                 Err("declare: too many VMs")
             }
-            Self::Declare(ve) if ve.replica_set.len() > 5 => Err("declare: replica set too large"),
+            Self::Declare(ve) if ve.replica_set.len() > MAX_REPLICAS => {
+                Err("declare: replica set too large")
+            }
+            Self::Prepare { replicas, .. } if replicas.len() > 2 * MAX_REPLICAS => {
+                Err("prepare: replica set too large")
+            }
+            Self::Register(message) => message.check(),
+            Self::Prepared { result: Ok(lease), .. }
+            | Self::Observed { lease: Some(lease), .. }
+                if lease.guardians.len() > MAX_GUARDIANS =>
+            {
+                Err("lease: too many guardians")
+            }
             Self::Relief(said) if !said.is_sane() => Err("relief: not a load"),
             Self::Stays { why, .. } if why.len() > MAX_REASON => Err("stays: reason too long"),
             Self::Ping { state, .. } | Self::Pong { state, .. } if !state.is_finite() => {

@@ -9,6 +9,7 @@ use super::constraints::constraint;
 use crate::api;
 use crate::engine::id::VeName;
 use crate::engine::input::VeDeclared;
+use crate::engine::replica::Replica;
 use crate::engine::spec::{Boot, DiskSpec, ImageSource, MemberSpec, RunStrategy, VeSpec, VeState};
 
 /// Fewest and most bytes of a VM's memory: 16 MiB boots nothing smaller, 4 TiB is more than hosts have.
@@ -57,7 +58,12 @@ pub(super) fn declared(ve: &api::VirtualEnvironment) -> Result<VeDeclared, SpecE
         }
         Err(error) => return Err(error),
     };
-    let replica_set = ve.status.as_ref().map(|status| status.replica_set.as_slice());
+    let status = ve.status.as_ref();
+    let replica_set = status.map(|status| status.replica_set.as_slice()).unwrap_or_default();
+    let replica_set: Result<Vec<Replica>, String> =
+        replica_set.iter().map(|replica| replica.parse()).collect();
+    let replica_set = replica_set
+        .or_else(|error| wrong("status.replicaSet", format!("{error}: remove the field")))?;
     Ok(VeDeclared {
         uid: uid.as_str().into(),
         name: VeName::new(namespace, name),
@@ -65,11 +71,8 @@ pub(super) fn declared(ve: &api::VirtualEnvironment) -> Result<VeDeclared, SpecE
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
         deleting,
         gone: false,
-        replica_set: replica_set
-            .unwrap_or_default()
-            .iter()
-            .map(|node| node.as_str().into())
-            .collect(),
+        reported: status.and_then(|status| status.handler_round).unwrap_or_default(),
+        replica_set,
         spec,
     })
 }
@@ -247,7 +250,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::engine::id::NodeName;
     use crate::engine::spec::{Constraint, Domain, NodeSelector};
 
     fn spec(value: Value) -> Result<VeSpec, SpecError> {
@@ -453,12 +455,13 @@ mod tests {
             "metadata": {"name": "a", "namespace": "b", "uid": "u", "generation": 3,
                 "resourceVersion": "7", "deletionTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"members": []},
-            "status": {"replicaSet": ["n1", "n2"]},
+            "status": {"replicaSet": ["n1#0000000a", "n2#0000000b"], "handlerRound": 4},
         }))
         .expect("the right types");
         let read = declared(&ve).expect("readable");
         assert!(read.deleting && read.spec.members.is_empty());
-        assert_eq!(read.replica_set, vec![NodeName::from("n1"), "n2".into()]);
+        let set: Vec<String> = read.replica_set.iter().map(ToString::to_string).collect();
+        assert_eq!((set.join(" ").as_str(), read.reported), ("n1#0000000a n2#0000000b", 4));
         assert_eq!((read.generation, read.resource_version.as_str()), (3, "7"));
         ve.metadata.deletion_timestamp = None;
         assert_eq!(declared(&ve).expect_err("invalid").field, "spec.members");

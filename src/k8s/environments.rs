@@ -14,8 +14,9 @@ use super::convert::declared;
 use super::queue::InvalidSpec;
 use super::watch::{Follower, follow};
 use crate::api::{VirtualEnvironment, ve_condition};
-use crate::engine::id::{NodeName, VeName, VeUid};
+use crate::engine::id::{VeName, VeUid};
 use crate::engine::input::{ClusterInput, Input, VeDeclared};
+use crate::engine::replica::Replica;
 
 /// Reason of a condition that says that a spec cannot be carried out as it is.
 pub(super) const INVALID_SPEC: &str = "InvalidSpec";
@@ -44,7 +45,8 @@ pub(super) async fn follow_while_gateway(shared: Arc<Shared>) {
 struct Told {
     generation: i64,
     deleting: bool,
-    replica_set: Vec<NodeName>,
+    replica_set: Vec<Replica>,
+    reported: u64,
     /// Only while nobody has claimed it: what a claim swaps against.
     unclaimed_version: Option<String>,
 }
@@ -56,6 +58,7 @@ impl From<&VeDeclared> for Told {
             generation: ve.generation,
             deleting: ve.deleting,
             replica_set: ve.replica_set.clone(),
+            reported: ve.reported,
             unclaimed_version: unclaimed.then(|| ve.resource_version.clone()),
         }
     }

@@ -13,7 +13,8 @@ use super::happenings::{EventWork, Talk};
 use super::patience::{COALESCE, Due, Patience};
 use super::request::pause;
 use crate::engine::effect::ClusterAction;
-use crate::engine::id::{NodeName, VeName, VeUid};
+use crate::engine::id::{VeName, VeUid};
+use crate::engine::replica::Replica;
 use crate::engine::report::{NodeReport, VeReport};
 
 /// Shortest time between two status writes of one environment.
@@ -31,7 +32,7 @@ pub(super) struct Claim {
     pub(super) uid: VeUid,
     pub(super) name: VeName,
     pub(super) resource_version: String,
-    pub(super) replicas: Vec<NodeName>,
+    pub(super) replicas: Vec<Replica>,
 }
 
 /// A spec that cannot be carried out, to be said so in the status.
@@ -360,6 +361,7 @@ mod tests {
             placed: condition.clone(),
             progressing: condition,
             vms: Vec::new(),
+            round: 1,
             replica_set: Vec::new(),
             settled,
         }))

@@ -59,6 +59,7 @@ pub(super) fn status(
         node_list: (!nodes.is_empty()).then(|| nodes.join(",")),
         nodes,
         handler: Some(handler.to_string()),
+        handler_round: Some(report.round),
         replica_set: report.replica_set.iter().map(ToString::to_string).collect(),
         vms: report.vms.iter().map(|vm| vm_status(report, vm, before, now)).collect(),
         waiting_reason: waits.then(|| shortened(&report.placed.message)),
@@ -198,7 +199,8 @@ mod tests {
             placed: Says::yes("Placed", "on n1 and n2"),
             progressing: Says { holds: !ready, ..Says::no("Starting", "starting") },
             vms,
-            replica_set: vec!["n1".into(), "n2".into()],
+            round: 1,
+            replica_set: Vec::new(),
             settled: true,
         }
     }

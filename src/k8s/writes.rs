@@ -91,7 +91,7 @@ pub(super) async fn claim(shared: &Shared, claim: &Claim) -> Result<Ended, Reque
             condition(ve_condition::PLACED, Condition::no(ve_reason::SCHEDULING, why)),
             condition(ve_condition::PROGRESSING, Condition::yes(ve_reason::SCHEDULING, why)),
         ],
-        handler: claim.replicas.first().map(ToString::to_string),
+        handler: claim.replicas.first().map(|replica| replica.node.to_string()),
         replica_set: claim.replicas.iter().map(ToString::to_string).collect(),
         ..VirtualEnvironmentStatus::default()
     };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::id::{NodeName, VeName, VeUid};
 use crate::engine::input::VeDeclared;
+use crate::engine::replica::Replica;
 use crate::engine::report::VeReport;
 use crate::engine::spec::VeSpec;
 
@@ -61,6 +62,7 @@ impl ApiServer {
                 resource_version: String::new(),
                 deleting: false,
                 gone: false,
+                reported: 0,
                 replica_set: Vec::new(),
                 spec: spec.clone(),
             },
@@ -87,7 +89,7 @@ impl ApiServer {
         &mut self,
         uid: &VeUid,
         resource_version: &str,
-        replicas: Vec<NodeName>,
+        replicas: Vec<Replica>,
     ) -> Option<VeDeclared> {
         *self.writes.entry("claim").or_default() += 1;
         let next = self.next_version();
@@ -107,6 +109,8 @@ impl ApiServer {
         let next = self.next_version();
         let object = self.objects.get_mut(&report.uid)?;
         object.declared.resource_version = next;
+        object.declared.reported = report.round;
+        object.declared.replica_set.clone_from(&report.replica_set);
         object.status = Some(report);
         Some(object.declared.clone())
     }

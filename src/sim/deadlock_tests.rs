@@ -16,6 +16,7 @@ use super::world::{Setup, World};
 use crate::engine::dnt::rendezvous;
 use crate::engine::id::{NodeName, VeName, VeUid};
 use crate::engine::lrt::solver::Goal;
+use crate::engine::replica::is_majority;
 use crate::engine::spec::{Constraint, Domain, NodeSelector, Resources};
 
 /// Much longer than any of these takes without a crash.
@@ -162,10 +163,12 @@ fn crash_in_a_ring_of_12(victims: Victims) {
             world.kill_agent(&second);
             dead.push(second);
         }
-        // What needs no dead node: neither as its handler nor for a VM.
+        // What needs no dead node: neither for a VM nor for a majority of its record's replicas.
         let alive = |i: &usize| {
             let needs = [node(*i), node(*i % 12 + 1)];
-            needs.iter().all(|needed| !dead.contains(needed))
+            let set = world.api.get(&uids[i - 1]).map(|object| object.declared.replica_set.clone());
+            let decides = is_majority(&set.unwrap_or_default(), |r| !dead.contains(&r.node));
+            decides && needs.iter().all(|needed| !dead.contains(needed))
         };
         let whole: Vec<VeUid> = (1..=12).filter(alive).map(|i| uids[i - 1].clone()).collect();
         assert!(whole.len() >= 6, "{victims:?}, seed {seed}");

@@ -91,6 +91,20 @@ impl Host {
         }
     }
 
+    /// Its guard ends every domain. Returns what the hypervisor shows of them.
+    pub fn end_all(&mut self) -> Vec<DomainSeen> {
+        self.domains.retain(|_, guest| !guest.arrived);
+        let live = self
+            .domains
+            .values_mut()
+            .filter(|guest| matches!(guest.seen.state, DomainState::Running | DomainState::Paused));
+        live.map(|guest| {
+            guest.seen.state = DomainState::Stopped(StopCause::Crashed);
+            guest.seen.clone()
+        })
+        .collect()
+    }
+
     /// A guest stops by itself. Returns what its hypervisor shows.
     pub fn stop_guest(&mut self, id: &VmId, cause: StopCause) -> Option<DomainSeen> {
         let guest = self.domains.get_mut(id)?;

@@ -86,6 +86,9 @@ impl World {
             });
             if let Some(seen) = arrived {
                 let to = migration.to.clone();
+                if self.has_lapsed(&to) {
+                    self.end_all(&to);
+                }
                 self.handle(&to, Input::Hypervisor(HypervisorInput::Domain(seen)));
             }
         }

@@ -16,6 +16,7 @@
 
 pub mod api_server;
 pub mod datacenter;
+mod guard;
 pub mod host;
 mod migration;
 pub mod network;

@@ -240,7 +240,8 @@ fn agents_that_are_killed_and_started_again_touch_no_guest() {
         world.kill_agent(&name);
         assert!(world.engine(&name).is_none(), "the fault fired");
     }
-    world.run_for(Duration::from_secs(5));
+    // For less than a lease lasts.
+    world.run_for(Duration::from_secs(3));
     for name in world.names() {
         world.start_agent(&name);
     }

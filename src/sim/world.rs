@@ -7,14 +7,17 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
 use super::api_server::ApiServer;
+use super::guard::Guard;
 use super::host::Host;
 use super::migration::Flight;
 use super::network::{Network, Quality};
 use crate::engine::effect::{Action, ClusterAction, Effects, HypervisorCommand};
+use crate::engine::guard::{Allowance, GuardInput};
 use crate::engine::host::{DomainSeen, Failure, StopCause, VmLoad};
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, VeDeclared};
 use crate::engine::invariants::{self, Broken};
+use crate::engine::lease::Times;
 use crate::engine::lrt::ZONE_LABEL;
 use crate::engine::lrt::solver::Goal;
 use crate::engine::record::{Kept, Record, RecordKey};
@@ -53,6 +56,8 @@ pub(super) enum Event {
     Command { node: NodeName, boot: u64, request: u64, command: Box<HypervisorCommand>, life: u64 },
     Api { from: NodeName, action: Box<ClusterAction> },
     MigrationEnds { flight: u64 },
+    Allowance { node: NodeName, boot: u64, allowance: Allowance },
+    Lapse { node: NodeName, boot: u64, until: Instant },
     Sample,
 }
 
@@ -65,6 +70,7 @@ struct Node {
     boot: u64,
     disk: BTreeMap<RecordKey, Kept>,
     host: Host,
+    guard: Guard,
     declared: NodeDeclared,
     wake_at: Option<Instant>,
 }
@@ -83,6 +89,8 @@ pub struct World {
     pub(super) flights_so_far: u64,
     /// Starts of VMs so far, in all.
     starts: u64,
+    /// How often guards have ended VMs.
+    pub lapses: u64,
     /// What guests use, thousandths of a processor; those that are not named use nothing.
     loads: BTreeMap<VmId, u64>,
     /// How likely it is that a migration fails, and that its last answer is lost: then both ends have the VM, and the
@@ -116,6 +124,7 @@ impl World {
             flights: BTreeMap::new(),
             flights_so_far: 0,
             starts: 0,
+            lapses: 0,
             loads: BTreeMap::new(),
             migration_faults: (0.0, 0.0),
             migrations: BTreeMap::new(),
@@ -144,7 +153,9 @@ impl World {
             };
             let host = Host::new(setup.capacity);
             let disk = BTreeMap::new();
-            let node = Node { engine: None, life: 0, boot: 1, disk, host, declared, wake_at: None };
+            let guard = Guard::default();
+            let (engine, wake_at) = (None, None);
+            let node = Node { engine, life: 0, boot: 1, disk, host, guard, declared, wake_at };
             world.nodes.insert(name, node);
         }
         for name in world.names() {
@@ -186,6 +197,12 @@ impl World {
         self.nodes.get(node).map(|node| (node.boot, node.life))
     }
 
+    /// The guard of this boot of a node, and which life of its agent this is.
+    pub(super) fn guard_mut(&mut self, node: &NodeName, boot: u64) -> Option<(&mut Guard, u64)> {
+        let node = self.nodes.get_mut(node).filter(|node| node.boot == boot)?;
+        Some((&mut node.guard, node.life))
+    }
+
     pub(super) fn rng(&mut self) -> &mut ChaCha8Rng {
         &mut self.rng
     }
@@ -223,6 +240,7 @@ impl World {
             seed: seed ^ salt,
             threshold_s: Some(9.0),
             goal: self.goal,
+            times: Times::default(),
         };
         let kept = node.disk.values().cloned().collect();
         let (engine, effects) = Engine::recover(config, kept, now);
@@ -237,7 +255,8 @@ impl World {
         ];
         let cluster = [ClusterInput::Reachable(!self.api.away), ClusterInput::ThisNode(declared)];
         let inputs = hypervisor.map(Input::Hypervisor).into_iter();
-        let inputs = inputs.chain(cluster.map(Input::Cluster));
+        let guard = Input::Guard(GuardInput::Connected { watchdog: None });
+        let inputs = inputs.chain(cluster.map(Input::Cluster)).chain([guard]);
         for input in inputs.chain(others.into_iter().map(Input::PeerKnown)) {
             self.handle(name, input);
         }
@@ -259,6 +278,7 @@ impl World {
         if let Some(node) = self.nodes.get_mut(name) {
             node.boot += 1;
             node.host.power_off();
+            node.guard = Guard::default();
         }
     }
 
@@ -422,12 +442,17 @@ impl World {
                     command => {
                         let id = command.vm().clone();
                         let result = state.host.carry_out(&command, &mut self.starts);
+                        if state.guard.lapsed {
+                            self.end_all(&node);
+                        }
                         self.command_done(&node, (life, request), id, result);
                     }
                 }
             }
             Event::MigrationEnds { flight } => self.migration_ends(flight),
             Event::Sample => self.sample(),
+            Event::Allowance { node, boot, allowance } => self.allow(&node, boot, allowance),
+            Event::Lapse { node, boot, until } => self.lapse_if_due(&node, boot, until),
             Event::Api { from, action } => self.api_call(&from, *action),
         }
     }
@@ -501,6 +526,7 @@ impl World {
                     let (node, command) = (name.clone(), Box::new(command));
                     self.push(delay, Event::Command { node, boot, request, command, life });
                 }
+                Action::Guard(allowance) => self.tell_guard(name, boot, allowance),
                 Action::Cluster(ClusterAction::Happened(happening)) => {
                     self.happened.push((self.now, name.clone(), happening));
                 }

@@ -16,7 +16,7 @@ use crate::engine::id::NodeName;
 use crate::engine::record::{Kept, Record, RecordKey};
 
 /// Version of the values' layout.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes of the checksum.
 const CHECKSUM: usize = blake3::OUT_LEN;
 
@@ -24,7 +24,7 @@ const CHECKSUM: usize = blake3::OUT_LEN;
 const TAG_INCARNATION: u8 = b'i';
 /// First byte of a peer's key.
 const TAG_PEER: u8 = b'p';
-/// First byte of a virtual environment's key.
+/// First byte of a register's key.
 const TAG_VE: u8 = b'e';
 /// First byte of a VM's key.
 const TAG_VM: u8 = b'v';
@@ -132,7 +132,7 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<Kept, DecodeError> {
 fn engine_key(key: &RecordKey) -> Vec<u8> {
     match key {
         RecordKey::Incarnation => vec![TAG_INCARNATION],
-        RecordKey::Ve(uid) => tagged(TAG_VE, &[uid.as_str()]),
+        RecordKey::Register(uid) => tagged(TAG_VE, &[uid.as_str()]),
         RecordKey::Vm(vm) => {
             let mut bytes = tagged(TAG_VM, &[vm.ve.as_str(), vm.member.as_str()]);
             bytes.extend_from_slice(&vm.index.to_be_bytes());

@@ -9,6 +9,7 @@ use discovery::agent::ports::{Cluster, PeerIdentity, PeerNews, Stranger};
 use discovery::engine::effect::ClusterAction;
 use discovery::engine::id::{NodeName, VeName, VeUid, VmId};
 use discovery::engine::input::{ClusterInput, Input, NodeDeclared, VeDeclared};
+use discovery::engine::replica::{DiskId, Replica};
 use discovery::engine::report::{
     About, Condition, Happening, NodeReport, Phase, VeReport, VmPhase, VmReport,
 };
@@ -58,7 +59,7 @@ pub struct VeSeen {
     pub generation: i64,
     pub deleting: bool,
     pub finalizer: bool,
-    pub replica_set: Vec<NodeName>,
+    pub replica_set: Vec<Replica>,
     pub ready: Option<bool>,
     pub vms: usize,
 }
@@ -141,7 +142,7 @@ impl<P: Cluster> Agent<P> {
             uid: ve.uid.clone(),
             name: ve.name.clone(),
             resource_version: ve.resource_version.clone(),
-            replicas: replicas.iter().map(|peer| peer.node.clone()).collect(),
+            replicas: replicas.iter().map(|peer| keeper(peer)).collect(),
         });
     }
 
@@ -209,9 +210,15 @@ pub fn report(ve: &VeDeclared, running: bool, vms: u32, set: &[&PeerIdentity]) -
         placed: Condition::yes("Placed", "every VM has a node"),
         progressing: Condition { holds: !running, ..Condition::no("Starting", "VMs are started") },
         vms: (0..vms).map(vm).collect(),
-        replica_set: set.iter().map(|peer| peer.node.clone()).collect(),
+        round: 1,
+        replica_set: set.iter().map(|peer| keeper(peer)).collect(),
         settled: running,
     }
+}
+
+/// A peer as a replica.
+pub fn keeper(peer: &PeerIdentity) -> Replica {
+    Replica { node: peer.node.clone(), disk: DiskId(7) }
 }
 
 /// A node's report with so many VMs.
@@ -316,7 +323,7 @@ pub async fn of_two_claims_one_wins<W: World>(world: &W, space: &str) {
         let won = first.sees(&ve, |ve| !ve.replica_set.is_empty()).await.replica_set;
         let also = second.sees(&ve, |ve| !ve.replica_set.is_empty()).await.replica_set;
         assert_eq!(won, also, "both see the same winner");
-        let (ab, ba) = ([a.node.clone(), b.node.clone()], [b.node.clone(), a.node.clone()]);
+        let (ab, ba) = ([keeper(&a), keeper(&b)], [keeper(&b), keeper(&a)]);
         assert!(won == ab || won == ba, "{won:?}");
         // A late claim against the old version changes nothing: the report behind it is seen first.
         second.claim(&seen_by_second, &[&b]);
@@ -343,7 +350,7 @@ pub async fn a_report_is_read_by_people<W: World>(world: &W, space: &str) {
         world.ve(&ve).await.filter(|told| told.ready == Some(true))
     })
     .await;
-    assert_eq!((told.vms, told.replica_set), (2, vec![me.node.clone()]));
+    assert_eq!((told.vms, told.replica_set), (2, vec![keeper(&me)]));
     agent.report(report(&seen, true, 1, &[&me]));
     eventually("one VM less", async || world.ve(&ve).await.filter(|told| told.vms == 1)).await;
     // A report about another identity of the same name changes nothing.

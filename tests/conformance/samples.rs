@@ -15,12 +15,16 @@ use discovery::engine::lrt::relief::protocol as relief;
 use discovery::engine::record::{
     Kept, MoveReason, MoveStep, Moving, Placement, Promise, Transit, VeRecord, VmGoal, VmRecord,
 };
+use discovery::engine::replica::{DiskId, Replica};
 use discovery::engine::report::{MoveProgress, VmObserved, VmPhase};
 use discovery::engine::spec::{
     Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, Resources,
     RunStrategy, Terms, VeSpec, VeState, VmDefinition,
 };
 use discovery::engine::time::Instant;
+use discovery::engine::vet::register::acceptor::Acceptor;
+use discovery::engine::vet::register::ballot::{Ballot, ReplicaSet};
+use discovery::engine::vet::register::message::{RegisterMessage, Said};
 use discovery::engine::wire::{Message, Order, OrderedVm, Reservation};
 
 const UID: &str = "6f0f2c1e-4a53-4f6e-9c80-2b1f6ad0a001";
@@ -63,6 +67,11 @@ pub fn definition(index: u32) -> VmDefinition {
     }
 }
 
+fn replicas() -> Vec<Replica> {
+    let replica = |node: u32| Replica { node: format!("node-{node}").into(), disk: DiskId(node) };
+    (1..=3).map(replica).collect()
+}
+
 fn declared() -> VeDeclared {
     let web = definition(0);
     VeDeclared {
@@ -72,7 +81,8 @@ fn declared() -> VeDeclared {
         resource_version: "48151".to_owned(),
         deleting: false,
         gone: false,
-        replica_set: ["node-1", "node-2", "node-3"].map(NodeName::from).to_vec(),
+        reported: 3,
+        replica_set: replicas(),
         spec: VeSpec {
             state: VeState::Running,
             members: vec![MemberSpec {
@@ -138,6 +148,8 @@ fn state() -> PeerState {
         zone: "zone-a".to_owned(),
         free: Resources { cpu_milli: 3500, memory: 6 << 30 },
         schedulable: true,
+        disk: DiskId(2),
+        leaving: true,
     }
 }
 
@@ -192,7 +204,8 @@ pub fn messages() -> Vec<Message> {
         Message::Ping { sent, state: state() },
         Message::Pong { sent, state: state() },
         Message::Declare(Box::new(declared())),
-        Message::Declared { uid: VeUid::from(UID), generation: -1, deleting: true },
+        Message::Declared { uid: VeUid::from(UID), generation: -1, deleting: true, round: 3 },
+        Message::Handler { ve: VeUid::from(UID), node: NodeName::from("node-2") },
         Message::Reserve { procedure: procedure(), ve: VeUid::from(UID), priority: 3 },
         Message::Reserved {
             procedure: procedure(),
@@ -208,7 +221,7 @@ pub fn messages() -> Vec<Message> {
         },
         Message::Prepare {
             procedure: procedure(),
-            handler: NodeName::from("node-1"),
+            replicas: vec![NodeName::from("node-1")],
             order: 9,
             vms: vec![definition(0), definition(1)],
             arriving: true,
@@ -238,7 +251,29 @@ pub fn messages() -> Vec<Message> {
         }),
         Message::Relief(relief::Message::Granted { number: 7, summary: summary() }),
         Message::Relief(relief::Message::Release { number: 7 }),
+        register(Said::Ask { ballot: ballot() }),
+        register(Said::Promise { ballot: ballot(), accepted: None }),
+        register(Said::Promise {
+            ballot: ballot(),
+            accepted: Some(Box::new((ballot().at(5), record(placed())))),
+        }),
+        register(Said::Propose { ballot: ballot().at(6), record: Box::new(record(placed())) }),
+        register(Said::Accepted { ballot: ballot().at(6) }),
+        register(Said::Refused { ballot: ballot(), promised: ballot().at(2) }),
+        register(Said::OtherDisk { meant: DiskId(9) }),
     ]
+}
+
+fn register(said: Said) -> Message {
+    Message::Register(Box::new(RegisterMessage { ve: VeUid::from(UID), disk: DiskId(1), said }))
+}
+
+fn placed() -> Placement {
+    let to = NodeName::from("node-3");
+    let zone = "zone-a".to_owned();
+    let (step, why) = (MoveStep::Going, MoveReason::Maintenance);
+    let moving = Some(Moving { to, zone: zone.clone(), epoch: 5, step, why });
+    Placement { node: NodeName::from("node-2"), zone, epoch: 4, active: true, moving }
 }
 
 fn summary() -> relief::Summary {
@@ -252,28 +287,22 @@ fn summary() -> relief::Summary {
 
 /// At least one record of every kind.
 pub fn kept() -> Vec<Kept> {
-    let to = NodeName::from("node-3");
-    let zone = "zone-a".to_owned();
-    let (step, why) = (MoveStep::Going, MoveReason::Maintenance);
-    let moving = Some(Moving { to, zone: zone.clone(), epoch: 5, step, why });
-    let node = NodeName::from("node-2");
-    let placed = Placement { node, zone, epoch: 4, active: true, moving };
     vec![
-        Kept::Incarnation(u64::MAX),
-        Kept::Ve(VeRecord {
-            declared: declared(),
-            revisions: BTreeMap::from([("web".to_owned(), 2)]),
-            placements: BTreeMap::from([(vm_id(0), placed.clone()), (vm_id(1), placed)]),
-            committed: 2,
-            order: 9,
-            epoch: 4,
-            owing: vec![NodeName::from("node-3")],
-            tombstone: false,
+        Kept::Incarnation { life: u64::MAX, disk: DiskId(u32::MAX) },
+        Kept::Register(Acceptor {
+            ve: VeUid::from(UID),
+            promised: ballot().at(7),
+            accepted: Some((ballot().at(6), record(placed()))),
         }),
         Kept::Vm(VmRecord {
             definition: definition(0),
             goal: VmGoal::Run,
-            promise: Some(Promise { procedure: procedure(), order: 10, definition: definition(0) }),
+            promise: Some(Promise {
+                procedure: procedure(),
+                replicas: vec![NodeName::from("node-2")],
+                order: 10,
+                definition: definition(0),
+            }),
             handler: NodeName::from("node-1"),
             order: 9,
             running: Some(Resources { cpu_milli: 2000, memory: 256 << 20 }),
@@ -282,6 +311,24 @@ pub fn kept() -> Vec<Kept> {
             transit: Transit::Halted,
         }),
     ]
+}
+
+fn ballot() -> Ballot {
+    Ballot::of(3, &NodeName::from("node-1"))
+}
+
+fn record(placed: Placement) -> VeRecord {
+    VeRecord {
+        set: ReplicaSet { epoch: 2, members: replicas(), leaving: replicas() },
+        declared: declared(),
+        revisions: BTreeMap::from([("web".to_owned(), 2)]),
+        placements: BTreeMap::from([(vm_id(0), placed.clone()), (vm_id(1), placed)]),
+        committed: 2,
+        order: 9,
+        epoch: 4,
+        owing: vec![NodeName::from("node-3")],
+        tombstone: false,
+    }
 }
 
 /// A pinned peer.

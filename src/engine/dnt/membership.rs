@@ -130,6 +130,12 @@ impl Membership {
         }
     }
 
+    /// Whether this peer is one of us, alive or not.
+    #[must_use]
+    pub fn knows(&self, node: &NodeName) -> bool {
+        self.known.contains(node)
+    }
+
     /// A peer is no longer one of us.
     pub fn revoke(&mut self, node: &NodeName) -> Vec<Change> {
         self.known.remove(node);

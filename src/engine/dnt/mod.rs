@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::context::Context;
 use super::id::NodeName;
+use super::replica::{DiskId, Replica};
 use super::spec::Resources;
 use super::time::Instant;
 use super::wire::Message;
@@ -50,6 +51,10 @@ pub struct PeerState {
     pub free: Resources,
     /// It takes new VMs.
     pub schedulable: bool,
+    /// Its disk.
+    pub disk: DiskId,
+    /// It empties itself.
+    pub leaving: bool,
 }
 
 impl PeerState {
@@ -232,6 +237,12 @@ impl Dnt {
         self.membership.is_live(node)
     }
 
+    /// Whether this peer is one of us, alive or not.
+    #[must_use]
+    pub fn knows(&self, node: &NodeName) -> bool {
+        self.membership.knows(node)
+    }
+
     /// Live peers, without this node.
     pub fn live(&self) -> impl Iterator<Item = &NodeName> {
         self.membership.live()
@@ -276,12 +287,23 @@ impl Dnt {
         order.iter().take(GATEWAYS).position(|other| other == node)
     }
 
-    /// The first replica set of an environment: live agents in different zones.
+    /// The replicas that an environment is to have, best first: live agents in different zones, that stay. `own` is this
+    /// node, unless it leaves, and its zone.
     #[must_use]
-    pub fn replica_set(&self, key: &str, own: (&NodeName, &str), count: usize) -> Vec<NodeName> {
-        let peers = self.membership.live().map(|peer| {
-            (peer, self.state_of(peer).map(|state| state.zone.as_str()).unwrap_or_default())
-        });
-        rendezvous::spread(key, peers.chain([own]), count)
+    pub fn replicas(&self, key: &str, own: Option<(&Replica, &str)>, count: usize) -> Vec<Replica> {
+        let stays = |peer: &&NodeName| self.state_of(peer).is_some_and(|state| !state.leaving);
+        let live: BTreeMap<&NodeName, (DiskId, &str)> = self
+            .membership
+            .live()
+            .filter(stays)
+            .filter_map(|peer| self.state_of(peer).map(|state| (peer, (state.disk, &*state.zone))))
+            .chain(own.map(|(own, zone)| (&own.node, (own.disk, zone))))
+            .collect();
+        let zones = live.iter().map(|(node, (_, zone))| (*node, *zone));
+        let chosen = rendezvous::spread(key, zones, count);
+        let with_disk = |node: NodeName| {
+            live.get(&node).map(|(disk, _)| Replica { node: node.clone(), disk: *disk })
+        };
+        chosen.into_iter().filter_map(with_disk).collect()
     }
 }

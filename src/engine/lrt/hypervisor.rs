@@ -148,7 +148,8 @@ impl Lrt {
                 self.orders.remove(&id.ve);
                 self.dirty.remove(&id.ve);
                 let (ve, leaving) = (id.ve.clone(), self.is_leaving());
-                ctx.send(&handler, Message::Observed { ve, order, leaving, vms: Vec::new() });
+                let (lease, vms) = (self.permit.newest.clone(), Vec::new());
+                ctx.send(&handler, Message::Observed { ve, order, leaving, lease, vms });
             }
         }
     }

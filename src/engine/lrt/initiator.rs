@@ -5,6 +5,7 @@ use super::Lrt;
 use super::procedure::{Ended, Procedure, Request};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
+use crate::engine::lease::Lease;
 use crate::engine::wire::{Message, Reservation};
 
 impl Lrt {
@@ -24,6 +25,15 @@ impl Lrt {
         }
     }
 
+    /// Requests of this environment wait for its record to be chosen, or need not any longer.
+    pub fn hold_back(&mut self, ve: &VeUid, held: bool) {
+        if held {
+            self.held_back.insert(ve.clone());
+        } else {
+            self.held_back.remove(ve);
+        }
+    }
+
     /// Whether a request of this environment is queued or under way.
     #[must_use]
     pub fn is_placing(&self, ve: &VeUid) -> bool {
@@ -36,7 +46,9 @@ impl Lrt {
         if self.running.is_some() {
             return;
         }
-        if let Some(request) = self.waiting.pop_front() {
+        // A request stands in the record that it was made from: until that is chosen, it is no request.
+        let ready = self.waiting.iter().position(|request| !self.held_back.contains(&request.ve));
+        if let Some(request) = ready.and_then(|at| self.waiting.remove(at)) {
             self.procedures += 1;
             let id = ProcedureId {
                 initiator: ctx.node.clone(),
@@ -74,7 +86,7 @@ impl Lrt {
         &mut self,
         from: &NodeName,
         id: &ProcedureId,
-        result: Result<(), String>,
+        result: Result<Lease, String>,
         ctx: &mut Context,
     ) -> Option<(Request, Ended)> {
         let procedure = self.running.as_mut().filter(|procedure| procedure.id == *id)?;

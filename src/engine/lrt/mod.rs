@@ -35,6 +35,7 @@ use super::context::Context;
 use super::host::{DomainSeen, HostInfo};
 use super::id::{NodeName, ProcedureId, VeUid, VmId};
 use super::input::NodeDeclared;
+use super::lease::Lease;
 use super::record::{Transit, VmGoal, VmRecord};
 use super::spec::Resources;
 use super::time::Instant;
@@ -112,6 +113,8 @@ pub struct Lrt {
     tell_at: Instant,
     ask_at: Instant,
     waiting: VecDeque<Request>,
+    /// Environments whose requests wait for their record to be chosen.
+    held_back: BTreeSet<VeUid>,
     running: Option<Procedure>,
     procedures: u64,
     incarnation: u64,
@@ -126,6 +129,16 @@ pub struct Lrt {
     overloaded_since: Option<Instant>,
     told_overload: bool,
     goal: Goal,
+    permit: Permit,
+}
+
+/// What this node's leases allow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Permit {
+    /// The lease that new VMs are bound to.
+    pub newest: Option<Lease>,
+    /// The epochs under which VMs may be started now.
+    pub start: Vec<u64>,
 }
 
 impl Lrt {
@@ -153,6 +166,7 @@ impl Lrt {
             tell_at: Instant::ZERO,
             ask_at: Instant::ZERO,
             waiting: VecDeque::new(),
+            held_back: BTreeSet::new(),
             running: None,
             procedures: 0,
             incarnation,
@@ -166,7 +180,30 @@ impl Lrt {
             overloaded_since: None,
             told_overload: false,
             goal: Goal::default(),
+            permit: Permit::default(),
         }
+    }
+
+    /// What this node's leases allow from now on.
+    pub fn set_permit(&mut self, permit: Permit) {
+        if self.permit.newest != permit.newest {
+            // Their handlers are to bind them to it.
+            self.dirty.extend(self.vms.keys().map(|id| id.ve.clone()));
+        }
+        self.permit = permit;
+    }
+
+    /// The oldest epoch of this node's lease that a VM is bound to, which runs, is to run, or is promised.
+    #[must_use]
+    pub fn bound(&self) -> Option<u64> {
+        let records = self.vms.values().map(|vmh| &vmh.record);
+        let vms = records.flat_map(|record| {
+            let runs =
+                matches!(record.goal, VmGoal::Run | VmGoal::Arrive) || record.running.is_some();
+            let promise = record.promise.as_ref().map(|promise| promise.lease);
+            [runs.then_some(record.lease), promise]
+        });
+        vms.flatten().min()
     }
 
     /// What its procedures prefer.
@@ -221,8 +258,16 @@ impl Lrt {
             (Some(declared), _) if declared.maintenance => Err("is in maintenance".into()),
             (Some(declared), _) if !declared.schedulable => Err("is cordoned".into()),
             (Some(_), false) => Err("waits for its hypervisor".into()),
+            (Some(_), true) if !self.may_start_new() => {
+                Err("is not heard by a majority of its guardians".into())
+            }
             (Some(_), true) => Ok(()),
         }
+    }
+
+    fn may_start_new(&self) -> bool {
+        let newest = self.permit.newest.as_ref().map(|lease| lease.epoch);
+        newest.is_some_and(|newest| self.permit.start.contains(&newest))
     }
 
     /// It empties itself.
@@ -371,8 +416,7 @@ impl Lrt {
         }
         if self.ask_at <= ctx.now {
             self.ask_at = ctx.now + ASK_AFTER;
-            let promised = self.vms.values().filter(|vmh| vmh.record.promise.is_some());
-            self.dirty.extend(promised.map(|vmh| vmh.record.definition.id.ve.clone()));
+            self.ask_all(ctx);
         }
         if self.relief.as_ref().and_then(Relief::next_wakeup).is_some_and(|at| at <= ctx.now) {
             self.relieve(Input::Wakeup, ctx);
@@ -393,7 +437,8 @@ impl Lrt {
                     leaving += 1;
                 }
                 let before = (self.next_request, vmh.moved.clone());
-                vmh.act(&mut self.next_request, ctx);
+                let may_start = self.permit.start.contains(&vmh.record.lease);
+                vmh.act(may_start, &mut self.next_request, ctx);
                 if before != (self.next_request, vmh.moved.clone()) {
                     self.dirty.insert(id.ve.clone());
                 }
@@ -408,13 +453,45 @@ impl Lrt {
     }
 
     fn tell(&self, ve: VeUid, ctx: &mut Context) {
-        let mut of_ve =
-            self.vms.values().filter(|vmh| vmh.record.definition.id.ve == ve).peekable();
-        let Some(handler) = of_ve.peek().map(|vmh| vmh.record.handler.clone()) else { return };
-        let order = self.orders.get(&ve).copied().unwrap_or(0);
+        let mut of_ve = self.vms.values().filter(|vmh| vmh.record.definition.id.ve == ve);
+        let Some(handler) = of_ve.next().map(|vmh| vmh.record.handler.clone()) else { return };
+        let observed = self.observed(&ve, ctx);
+        ctx.send(&handler, observed);
+    }
+
+    fn observed(&self, ve: &VeUid, ctx: &Context) -> Message {
+        let of_ve = self.vms.values().filter(|vmh| vmh.record.definition.id.ve == *ve);
         let vms = of_ve.map(|vmh| vmh.observed(ctx.now)).collect();
-        let leaving = self.is_leaving();
-        ctx.send(&handler, Message::Observed { ve, order, leaving, vms });
+        let order = self.orders.get(ve).copied().unwrap_or(0);
+        let (leaving, lease) = (self.is_leaving(), self.permit.newest.clone());
+        Message::Observed { ve: ve.clone(), order, leaving, lease, vms }
+    }
+
+    /// Asks everybody who may know what became of promises: who gave them may be dead.
+    fn ask_all(&mut self, ctx: &mut Context) {
+        let mut asked: BTreeMap<VeUid, BTreeSet<NodeName>> = BTreeMap::new();
+        for vmh in self.vms.values() {
+            if let Some(promise) = &vmh.record.promise {
+                let who = asked.entry(vmh.record.definition.id.ve.clone()).or_default();
+                who.insert(vmh.record.handler.clone());
+                who.extend(promise.replicas.iter().cloned());
+            }
+        }
+        for (ve, who) in asked {
+            let observed = self.observed(&ve, ctx);
+            for node in who {
+                ctx.send(&node, observed.clone());
+            }
+        }
+    }
+
+    /// Somebody says that he does not handle an environment, but another does. Believed only of whom was thought to.
+    pub fn elsewhere(&mut self, from: &NodeName, ve: &VeUid, node: NodeName, ctx: &mut Context) {
+        let of_ve = self.vms.iter_mut().filter(|(id, _)| id.ve == *ve);
+        for (_, vmh) in of_ve.filter(|(_, vmh)| vmh.record.handler == *from) {
+            vmh.record.handler = node.clone();
+            vmh.keep(ctx);
+        }
     }
 }
 

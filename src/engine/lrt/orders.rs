@@ -37,8 +37,9 @@ impl Lrt {
         } else {
             self.orders.remove(&order.ve);
             let (ve, order, handler) = (order.ve, order.order, order.handler);
-            let leaving = self.is_leaving();
-            ctx.send(&handler, Message::Observed { ve, order, leaving, vms: Vec::new() });
+            let (leaving, lease) = (self.is_leaving(), self.permit.newest.clone());
+            let vms = Vec::new();
+            ctx.send(&handler, Message::Observed { ve, order, leaving, lease, vms });
         }
     }
 
@@ -66,6 +67,7 @@ impl Lrt {
         let Some(vmh) = self.vms.get_mut(&vm.definition.id) else { return };
         vmh.record.handler = order.handler.clone();
         vmh.record.order = order.order;
+        vmh.record.lease = order.lease;
         vmh.may_restart = vm.may_restart;
         let redeems = vmh.record.promise.as_ref().is_some_and(|promise| {
             promise.definition.epoch == vm.definition.epoch
@@ -127,6 +129,7 @@ impl Lrt {
             goal: if is_it { VmGoal::Run } else { VmGoal::Remove },
             promise: None,
             handler: order.handler.clone(),
+            lease: order.lease,
             order: order.order,
             running: None,
             completed: false,

@@ -5,6 +5,7 @@ use super::vmh::Vmh;
 use super::{ARRIVALS_AT_ONCE, ASK_AFTER, LOCK_TIMEOUT, Lock, Lrt, NodeOffer, terms};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VeUid, VmId};
+use crate::engine::lease::Lease;
 use crate::engine::record::{Promise, RecordKey, Transit, VmGoal, VmRecord};
 use crate::engine::spec::{Resources, VmDefinition};
 use crate::engine::wire::{Message, Reservation};
@@ -14,6 +15,8 @@ use crate::engine::wire::{Message, Reservation};
 pub struct Asked {
     /// Who will decide.
     pub handler: NodeName,
+    /// Who else may.
+    pub replicas: Vec<NodeName>,
     /// Orders below this one know nothing of it.
     pub order: u64,
     /// All of them or none.
@@ -83,16 +86,19 @@ impl Lrt {
     fn promise(
         &mut self,
         procedure: &ProcedureId,
-        Asked { handler, order, vms, arriving }: Asked,
+        Asked { handler, replicas, order, vms, arriving }: Asked,
         ctx: &mut Context,
-    ) -> Result<(), String> {
+    ) -> Result<Lease, String> {
+        let lease = self.permit.newest.clone().ok_or("has no lease yet")?;
         let given = |vm: &VmDefinition| {
             let record = self.vms.get(&vm.id).map(|vmh| &vmh.record);
             let promise = record.and_then(|record| record.promise.as_ref());
-            promise.is_some_and(|promise| promise.procedure == *procedure)
+            promise.is_some_and(|promise| {
+                promise.procedure == *procedure && promise.lease == lease.epoch
+            })
         };
         if vms.iter().all(given) {
-            return Ok(());
+            return Ok(lease);
         }
         if self.lock.as_ref().is_none_or(|lock| lock.procedure != *procedure) {
             return Err("the reservation has ended".into());
@@ -112,14 +118,17 @@ impl Lrt {
         }
         for definition in vms {
             self.ask_at = ctx.now + ASK_AFTER;
+            let (procedure, replicas) = (procedure.clone(), replicas.clone());
+            let (definition, lease) = (definition, lease.epoch);
             let promise =
-                Promise { procedure: procedure.clone(), order, definition: definition.clone() };
+                Promise { procedure, replicas, order, definition: definition.clone(), lease };
             let vmh = self.vms.entry(definition.id.clone()).or_insert_with(|| {
                 Vmh::new(VmRecord {
                     definition,
                     goal: VmGoal::Absent,
                     promise: None,
                     handler: handler.clone(),
+                    lease,
                     order: 0,
                     running: None,
                     completed: false,
@@ -133,7 +142,7 @@ impl Lrt {
         }
         // The promises hold the room from here on; the partition may go.
         self.lock = None;
-        Ok(())
+        Ok(lease)
     }
 
     /// A procedure gives this node back. If it has failed, promises to it that no order has decided are

@@ -20,6 +20,7 @@ use super::NodeOffer;
 use super::solver::{self, Assignment, Goal, Problem};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
+use crate::engine::lease::Lease;
 use crate::engine::record::MoveReason;
 use crate::engine::spec::VmDefinition;
 use crate::engine::time::Instant;
@@ -45,6 +46,8 @@ pub struct Request {
     pub priority: u32,
     /// The order number that will decide it.
     pub order: u64,
+    /// The replicas of the environment's record: who may decide it should this agent not come to it.
+    pub replicas: Vec<NodeName>,
     /// What to place.
     pub problem: Problem,
     /// What for.
@@ -69,11 +72,14 @@ pub enum Aim {
     },
 }
 
+/// The leases of the nodes that have promised.
+pub type Leases = BTreeMap<NodeName, Lease>;
+
 /// How a procedure ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Every node of the assignment has promised, on disk.
-    Committed(Assignment),
+    /// Every node of the assignment has promised, on disk, each under its lease.
+    Committed(Assignment, Leases),
     /// It does not fit: why.
     CannotFit(String),
     /// Nodes were in other partitions, or silent: try again soon.
@@ -82,8 +88,16 @@ pub enum Ended {
 
 #[derive(Debug)]
 enum Stage {
-    Growing { asked: Option<(NodeName, Instant)>, again_at: Option<Instant> },
-    Preparing { assignment: Assignment, waiting: BTreeSet<NodeName>, repeat_at: Instant },
+    Growing {
+        asked: Option<(NodeName, Instant)>,
+        again_at: Option<Instant>,
+    },
+    Preparing {
+        assignment: Assignment,
+        waiting: BTreeSet<NodeName>,
+        leases: Leases,
+        repeat_at: Instant,
+    },
 }
 
 /// One procedure under way.
@@ -271,6 +285,7 @@ impl Procedure {
         self.stage = Stage::Preparing {
             assignment,
             waiting: waiting.clone(),
+            leases: Leases::new(),
             repeat_at: ctx.now + REPEAT_AFTER,
         };
         for node in &waiting {
@@ -282,23 +297,30 @@ impl Procedure {
         let Stage::Preparing { assignment, .. } = &self.stage else { return };
         let here = |vm: &&VmDefinition| assignment.get(&vm.id) == Some(node);
         let vms = self.request.problem.vms.iter().filter(here).cloned().collect();
-        let handler = ctx.node.clone();
+        let replicas = self.request.replicas.clone();
         let (procedure, order) = (self.id.clone(), self.request.order);
         let arriving = matches!(self.request.aim, Aim::Move { .. });
-        ctx.send(node, Message::Prepare { procedure, handler, order, vms, arriving });
+        ctx.send(node, Message::Prepare { procedure, replicas, order, vms, arriving });
     }
 
     /// An answer to a prepare.
-    pub fn prepared(&mut self, from: &NodeName, result: Result<(), String>) -> Option<Ended> {
-        let Stage::Preparing { assignment, waiting, .. } = &mut self.stage else { return None };
+    pub fn prepared(&mut self, from: &NodeName, result: Result<Lease, String>) -> Option<Ended> {
+        let Stage::Preparing { assignment, waiting, leases, .. } = &mut self.stage else {
+            return None;
+        };
         if !waiting.contains(from) {
             return None;
         }
-        if let Err(why) = result {
-            return Some(Ended::Contended(format!("{from} no longer has the room: {why}")));
-        }
+        match result {
+            Ok(lease) => leases.insert(from.clone(), lease),
+            Err(why) => {
+                return Some(Ended::Contended(format!("{from} no longer has the room: {why}")));
+            }
+        };
         waiting.remove(from);
-        waiting.is_empty().then(|| Ended::Committed(std::mem::take(assignment)))
+        waiting
+            .is_empty()
+            .then(|| Ended::Committed(std::mem::take(assignment), std::mem::take(leases)))
     }
 
     /// Does what is due.
@@ -330,10 +352,10 @@ impl Procedure {
     /// partition by themselves; after anything else a release also undoes their promises.
     pub fn dissolve(&self, ended: Option<&Ended>, ctx: &mut Context) {
         let kept: BTreeSet<&NodeName> = match ended {
-            Some(Ended::Committed(assignment)) => assignment.values().collect(),
+            Some(Ended::Committed(assignment, _)) => assignment.values().collect(),
             _ => BTreeSet::new(),
         };
-        let undo = !matches!(ended, Some(Ended::Committed(_)));
+        let undo = !matches!(ended, Some(Ended::Committed(..)));
         let asked = match &self.stage {
             Stage::Growing { asked: Some((node, _)), .. } => Some(node),
             _ => None,

@@ -173,13 +173,16 @@ impl Vmh {
     }
 
     /// Gives the next command if one is wanted and it is time. The hypervisor is there, and has shown its domains.
-    pub fn act(&mut self, next_request: &mut u64, ctx: &mut Context) {
+    pub fn act(&mut self, may_start: bool, next_request: &mut u64, ctx: &mut Context) {
         self.abort_if_called_off(next_request, ctx);
         self.answer_halt();
         if self.in_flight.is_some() || self.retry_at > ctx.now {
             return;
         }
         let Some(what) = self.wanted() else { return };
+        if !may_start && matches!(what, What::Run | What::Resume | What::Expect) {
+            return;
+        }
         let id = self.record.definition.id.clone();
         let command = match what {
             What::Expect => {
@@ -342,6 +345,9 @@ impl Vmh {
         if self.record.goal != VmGoal::Run || self.record.completed || self.in_transit() {
             return;
         }
+        if ctx.lapsed {
+            return self.lapsed();
+        }
         match self.domain.as_ref().map(|domain| (domain.state, domain.edited.clone())) {
             Some((DomainState::Running, None)) => self.runs(ctx),
             Some((_, Some(edited))) => self.hurt_by(&format!("was edited: {edited}"), ctx),
@@ -362,6 +368,17 @@ impl Vmh {
                 self.keep(ctx);
             }
             _ => {}
+        }
+    }
+
+    /// Its node is not heard, and its guard ends what runs: whatever is seen now is no deed of the guest's.
+    fn lapsed(&mut self) {
+        let runs = self.domain.as_ref().is_some_and(|domain| domain.state == DomainState::Running);
+        if !runs {
+            self.running_since = None;
+            let what = "was ended, as its node was not heard by its guardians";
+            self.hurt.get_or_insert_with(|| what.to_owned());
+            self.reason = Some(what.to_owned());
         }
     }
 

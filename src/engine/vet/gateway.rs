@@ -10,6 +10,7 @@ use crate::engine::dnt::Dnt;
 use crate::engine::effect::ClusterAction;
 use crate::engine::id::{NodeName, VeName, VeUid};
 use crate::engine::input::VeDeclared;
+use crate::engine::replica::Replica;
 use crate::engine::time::Instant;
 use crate::engine::wire::Message;
 
@@ -21,6 +22,8 @@ const CLAIM_AGAIN: Duration = Duration::from_secs(3);
 const SECOND_WAITS: Duration = Duration::from_secs(2);
 /// A declaration that is not acknowledged by then is repeated.
 const TELL_AGAIN: Duration = Duration::from_millis(700);
+/// A handler that has taken over writes the status within this time, or is asked to.
+const STATUS_WITHIN: Duration = Duration::from_secs(10);
 /// Longest pause between repetitions.
 const TELL_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// Repetitions after which people are told that the handler is silent.
@@ -31,6 +34,9 @@ struct Seen {
     declared: VeDeclared,
     /// What the handler has acknowledged: generation, deleting.
     told: Option<(i64, bool)>,
+    /// Who handles it, as far as this gateway was told, and that one's round.
+    handler: Option<NodeName>,
+    round: u64,
     at: Instant,
     tries: u32,
 }
@@ -74,13 +80,21 @@ impl Gateway {
         let uid = declared.uid.clone();
         let fresh = if self.rank == Some(0) { ctx.now } else { ctx.now + SECOND_WAITS };
         let told = self.seen.get(&uid).and_then(|seen| seen.told);
+        let handler = self.seen.get(&uid).and_then(|seen| seen.handler.clone());
+        let round = self.seen.get(&uid).map_or(0, |seen| seen.round);
         let claimed = !declared.replica_set.is_empty();
         let at = match self.seen.get(&uid) {
             Some(seen) if !claimed && !declared.deleting => seen.at,
+            // Its status may be an earlier handler's: that of the present one is on its way, or is asked for.
+            Some(Seen { told: Some(told), round, .. })
+                if covers(*told, &declared) && declared.reported < *round =>
+            {
+                ctx.now + STATUS_WITHIN
+            }
             _ if claimed || declared.deleting => ctx.now,
             _ => fresh,
         };
-        self.seen.insert(uid.clone(), Seen { declared, told, at, tries: 0 });
+        self.seen.insert(uid.clone(), Seen { declared, told, handler, round, at, tries: 0 });
         self.pending.insert(uid);
     }
 
@@ -105,19 +119,43 @@ impl Gateway {
     }
 
     /// The handler has it on disk.
-    pub fn acknowledged(&mut self, from: &NodeName, uid: &VeUid, generation: i64, deleting: bool) {
-        let Some(seen) = self.seen.get_mut(uid) else { return };
-        if seen.declared.replica_set.first() != Some(from) {
-            return;
-        }
+    pub fn acknowledged(
+        &mut self,
+        from: &NodeName,
+        uid: &VeUid,
+        (generation, deleting): (i64, bool),
+        round: u64,
+        ctx: &Context,
+    ) {
+        let Some(seen) = self.seen.get_mut(uid).filter(|seen| seen.round <= round) else { return };
+        seen.handler = Some(from.clone());
+        seen.round = round;
         let newest = seen
             .told
             .map_or((generation, deleting), |(old, was)| (generation.max(old), deleting || was));
         seen.told = Some(newest);
         if is_told(seen) {
+            if seen.is_outdated() && !seen.declared.deleting {
+                seen.at = seen.at.max(ctx.now + STATUS_WITHIN);
+                return;
+            }
             self.pending.remove(uid);
             if seen.declared.gone {
                 self.seen.remove(uid);
+            }
+        }
+    }
+
+    /// A replica says that another handles an environment.
+    pub fn elsewhere(&mut self, from: &NodeName, uid: &VeUid, node: &NodeName, ctx: &Context) {
+        if let Some(seen) = self.seen.get_mut(uid)
+            && seen.is_for(from)
+            && self.pending.contains(uid)
+        {
+            let news = seen.handler.as_ref() != Some(node);
+            seen.handler = Some(node.clone());
+            if news {
+                seen.at = ctx.now;
             }
         }
     }
@@ -132,7 +170,7 @@ impl Gateway {
     pub fn hurry(&mut self, node: &NodeName, ctx: &Context) {
         for uid in &self.pending {
             if let Some(seen) = self.seen.get_mut(uid)
-                && seen.declared.replica_set.first() == Some(node)
+                && seen.is_for(node)
             {
                 seen.at = ctx.now;
             }
@@ -140,7 +178,7 @@ impl Gateway {
     }
 
     /// Does what is due.
-    pub fn wake(&mut self, dnt: &Dnt, zone: &str, ctx: &mut Context) {
+    pub fn wake(&mut self, dnt: &Dnt, own: (&Replica, &str), ctx: &mut Context) {
         let due = self
             .pending
             .iter()
@@ -150,7 +188,7 @@ impl Gateway {
                 self.pending.remove(&uid);
                 continue;
             };
-            if is_told(seen) {
+            if is_told(seen) && !seen.is_outdated() {
                 self.pending.remove(&uid);
             } else if seen.declared.replica_set.is_empty() {
                 if seen.declared.deleting {
@@ -161,24 +199,58 @@ impl Gateway {
                     }
                     self.pending.remove(&uid);
                 } else {
-                    claim(seen, dnt, zone, ctx);
+                    claim(seen, dnt, own, ctx);
                 }
             } else {
-                tell(seen, ctx);
+                tell(seen, dnt, ctx);
             }
         }
     }
 }
 
 fn is_told(seen: &Seen) -> bool {
-    seen.told.is_some_and(|(generation, deleting)| {
-        generation >= seen.declared.generation && (deleting || !seen.declared.deleting)
-    })
+    seen.told.is_some_and(|told| covers(told, &seen.declared))
 }
 
-fn claim(seen: &mut Seen, dnt: &Dnt, zone: &str, ctx: &mut Context) {
-    let own = ctx.node.clone();
-    let replicas = dnt.replica_set(seen.declared.uid.as_str(), (&own, zone), REPLICAS);
+/// Whether a handler that knows this generation, and whether it is being deleted, knows this declaration.
+fn covers((generation, deleting): (i64, bool), declared: &VeDeclared) -> bool {
+    generation >= declared.generation && (deleting || !declared.deleting)
+}
+
+impl Seen {
+    /// Its status was written by a handler that is no longer the one.
+    fn is_outdated(&self) -> bool {
+        self.declared.reported != 0 && self.declared.reported < self.round
+    }
+
+    /// Whether this node may handle it.
+    fn is_for(&self, node: &NodeName) -> bool {
+        let mut members = self.declared.replica_set.iter();
+        self.handler.as_ref() == Some(node) || members.any(|member| member.node == *node)
+    }
+
+    /// Who is to be told: who handles it, or the replicas in turn, the live ones first.
+    fn addressee(&self, is_live: impl Fn(&NodeName) -> bool) -> Option<NodeName> {
+        // Who was named may no longer be the one.
+        if let Some(handler) = self.handler.as_ref().filter(|handler| is_live(handler))
+            && self.tries % 3 < 2
+        {
+            return Some(handler.clone());
+        }
+        let members = self.declared.replica_set.iter().map(|member| &member.node);
+        let live: Vec<&NodeName> = members.clone().filter(|node| is_live(node)).collect();
+        let all = if live.is_empty() { members.collect() } else { live };
+        let turn = self.tries as usize / 2;
+        all.get(turn % all.len().max(1)).map(|node| (*node).clone())
+    }
+}
+
+fn claim(seen: &mut Seen, dnt: &Dnt, (own, zone): (&Replica, &str), ctx: &mut Context) {
+    // Two decide no more than one does, and one of two that is away would stop both.
+    let mut replicas = dnt.replicas(seen.declared.uid.as_str(), Some((own, zone)), REPLICAS);
+    if replicas.len() == 2 {
+        replicas.truncate(1);
+    }
     ctx.cluster(ClusterAction::ClaimReplicaSet {
         uid: seen.declared.uid.clone(),
         name: seen.declared.name.clone(),
@@ -188,17 +260,21 @@ fn claim(seen: &mut Seen, dnt: &Dnt, zone: &str, ctx: &mut Context) {
     seen.at = ctx.now + CLAIM_AGAIN;
 }
 
-fn tell(seen: &mut Seen, ctx: &mut Context) {
-    let Some(handler) = seen.declared.replica_set.first().cloned() else { return };
+fn tell(seen: &mut Seen, dnt: &Dnt, ctx: &mut Context) {
+    let own = ctx.node.clone();
+    let addressee = seen.addressee(|node| *node == own || dnt.is_live(node));
+    let Some(handler) = addressee else { return };
     ctx.send(&handler, Message::Declare(Box::new(seen.declared.clone())));
     let pause = TELL_AGAIN * 2_u32.saturating_pow(seen.tries.min(8));
     seen.at = ctx.now + pause.min(TELL_AGAIN_MAX);
     seen.tries += 1;
     if seen.tries == SILENT_AFTER {
         let name: VeName = seen.declared.name.clone();
+        let members = seen.declared.replica_set.iter().map(|member| member.node.as_str());
         let message = format!(
-            "{handler}, which keeps this environment's record, does not answer; \
-             what was declared waits for it, VMs on other nodes go on"
+            "{}, which keep this environment's record, do not answer as a majority; \
+             what was declared waits for them, VMs that run go on",
+            members.collect::<Vec<_>>().join(", ")
         );
         ctx.happened((&seen.declared.uid, &name), true, "HandlerSilent", message);
     }

@@ -3,12 +3,15 @@
 //! ```text
 //!   API server ──> gateway.rs (two agents) ──Declare──> the handler's agent
 //!                                                           │
-//!   register.rs: the record on disk  <──────────────────  veh.rs: one VEH per environment
-//!                                                           │ place (lrt), Order ──> nodes
+//!   register/: the record, on a majority of disks  <────  veh.rs: one VEH per environment
+//!                  keepers.rs: who keeps it                 │ place (lrt), Order ──> nodes
+//!                                          failover.rs: ...│ what was on a node that is gone
 //!   status.rs: what people read  <────────── Observed ──────┘
 //! ```
 
+mod failover;
 pub mod gateway;
+mod keepers;
 mod moves;
 pub mod register;
 pub mod status;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::veh::{Rooms, Veh, definition, owe, problem};
+use super::veh::{self, Rooms, Veh, definition, owe, problem};
 use crate::engine::context::Context;
 use crate::engine::host::DomainState;
 use crate::engine::id::{NodeName, VmId};
@@ -96,12 +96,14 @@ struct Wanted {
 }
 
 /// What a move comes to next.
-enum Next {
+pub(super) enum Next {
     Step(MoveStep),
     /// It is the target's.
     Arrived,
     /// It stays: why.
     Over(String),
+    /// Its memory is lost with a node that is gone: it is placed anew.
+    Lost,
 }
 
 impl Veh {
@@ -154,6 +156,10 @@ impl Veh {
     ) -> Option<Next> {
         let source = self.observed(&placement.node, id);
         let target = self.observed(&moving.to, id).filter(|seen| seen.epoch == moving.epoch);
+        let ends = (&placement.node, &moving.to);
+        if let Some(next) = self.next_without_an_end(record, id, moving.step, ends) {
+            return Some(next);
+        }
         let wanted = self.is_still_wanted(record, &placement.node, moving.why);
         let (said, ordered) = match source {
             Some(seen) => (&seen.moved, seen.transit == part_of_source(placement)),
@@ -164,7 +170,7 @@ impl Veh {
                 _ if !wanted => Some(Next::Over("called off".into())),
                 Some(MoveProgress::CannotArrive(why)) => Some(Next::Over(why.clone())),
                 Some(MoveProgress::Ready) => Some(Next::Step(MoveStep::Going)),
-                _ if !rooms.dnt.is_live(&moving.to) && Some(&moving.to) != record.handler() => {
+                _ if !rooms.is_live(&moving.to) => {
                     Some(Next::Over(format!("{} does not answer", moving.to)))
                 }
                 _ => None,
@@ -172,6 +178,8 @@ impl Veh {
             MoveStep::Going | MoveStep::Halting if ordered => match said {
                 MoveProgress::Left => Some(Next::Arrived),
                 MoveProgress::NotHere if target.is_some_and(has_it) => Some(Next::Arrived),
+                // A handler that has just begun has not heard the target yet.
+                MoveProgress::NotHere if !self.has_confirmed(&moving.to) => None,
                 MoveProgress::NotHere | MoveProgress::Stayed(_) => {
                     Some(Next::Step(MoveStep::Clearing))
                 }
@@ -199,6 +207,9 @@ impl Veh {
 
     fn take_step(&mut self, id: &VmId, next: Next, rooms: &mut Rooms<'_>, ctx: &mut Context) {
         let change = |record: &mut VeRecord| {
+            if matches!(next, Next::Lost) {
+                record.placements.remove(id);
+            }
             let Some(placement) = record.placements.get_mut(id) else { return };
             match (&next, placement.moving.take()) {
                 (Next::Step(step), Some(moving)) => {
@@ -211,7 +222,7 @@ impl Veh {
             }
         };
         let before = rooms.registers.read(&self.ve).and_then(|r| r.placements.get(id)).cloned();
-        rooms.registers.change(&self.ve, change, ctx);
+        rooms.registers.change(&self.ve, change);
         if !matches!(next, Next::Step(_)) {
             self.placing_may_go_on(ctx.now);
         }
@@ -251,13 +262,14 @@ impl Veh {
             record.order += 1;
             record.epoch += 1;
         };
-        rooms.registers.change(&self.ve, change, ctx);
+        rooms.registers.change(&self.ve, change);
         let Some(record) = rooms.registers.read(&self.ve) else { return };
         let request = Request {
             ve: self.ve.clone(),
             generation: record.declared.generation,
             priority: self.moves.contentions,
             order: record.order,
+            replicas: record.set.members.iter().map(|member| member.node.clone()).collect(),
             problem: problem(record, std::slice::from_ref(&id), rooms),
             aim,
         };
@@ -298,7 +310,7 @@ impl Veh {
         };
         let id = vm.id.clone();
         let (text, pause) = match ended {
-            Ended::Committed(assignment) => {
+            Ended::Committed(assignment, leases) => {
                 self.moves.contentions = 0;
                 self.moves.stuck.remove(&id);
                 self.moves.asked.remove(&id);
@@ -306,17 +318,17 @@ impl Veh {
                 let step = MoveStep::Preparing;
                 let zone = rooms.zone_of(&to, &ctx.node);
                 let moving = Moving { to: to.clone(), zone, epoch: vm.epoch, step, why: *why };
-                rooms.registers.change(
-                    &self.ve,
-                    |record| {
-                        owe(record, &to);
-                        let placement = record.placements.get_mut(&id);
-                        if let Some(placement) = placement.filter(|p| p.node == *from && p.active) {
-                            placement.moving = Some(moving);
-                        }
-                    },
-                    ctx,
-                );
+                if !veh::leases_agree(rooms.registers.read(&self.ve), &leases) {
+                    return;
+                }
+                rooms.registers.change(&self.ve, |record| {
+                    record.leases.extend(leases);
+                    owe(record, &to);
+                    let placement = record.placements.get_mut(&id);
+                    if let Some(placement) = placement.filter(|p| p.node == *from && p.active) {
+                        placement.moving = Some(moving);
+                    }
+                });
                 return;
             }
             Ended::CannotFit(text) => {
@@ -375,7 +387,7 @@ pub fn in_motion(record: &VeRecord) -> bool {
 }
 
 /// The target has the VM's domain, with its memory.
-fn has_it(seen: &VmObserved) -> bool {
+pub(super) fn has_it(seen: &VmObserved) -> bool {
     let domain = seen.domain.as_ref().filter(|domain| domain.epoch == seen.epoch);
     domain.is_some_and(|d| matches!(d.state, DomainState::Running | DomainState::Paused))
 }

@@ -33,6 +33,7 @@ pub fn some(items: &[String]) -> String {
 pub fn of(
     record: &VeRecord,
     veh: &Veh,
+    round: u64,
     placing: bool,
     is_live: &dyn Fn(&NodeName) -> bool,
 ) -> VeReport {
@@ -54,7 +55,8 @@ pub fn of(
         placed: words.placed,
         progressing: words.progressing,
         vms,
-        replica_set: declared.replica_set.clone(),
+        round,
+        replica_set: record.set.members.clone(),
         settled: words.settled,
     }
 }

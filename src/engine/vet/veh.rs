@@ -4,18 +4,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::keepers::Keepers;
 use super::moves::{self, Moves};
 use super::register::Registers;
+use super::register::ballot::ReplicaSet;
 use super::status;
 use crate::engine::context::Context;
 use crate::engine::dnt::Dnt;
 use crate::engine::effect::ClusterAction;
 use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
 use crate::engine::input::VeDeclared;
+use crate::engine::lease::Lease;
+use crate::engine::lease::fence::Fences;
 use crate::engine::lrt::Lrt;
-use crate::engine::lrt::procedure::{Aim, Ended, Request};
+use crate::engine::lrt::procedure::{Aim, Ended, Leases, Request};
 use crate::engine::lrt::solver::{Place, Problem};
 use crate::engine::record::{Placement, VeRecord};
+use crate::engine::replica::DiskId;
 use crate::engine::report::{VeReport, VmObserved, VmPhase};
 use crate::engine::spec::{MemberSpec, Resources, Terms, VeState, VmDefinition};
 use crate::engine::time::Instant;
@@ -32,6 +37,7 @@ const RETRY_FIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Sent {
     order: u64,
+    lease: u64,
     open: u64,
     vms: Vec<OrderedVm>,
     confirmed: bool,
@@ -59,6 +65,8 @@ pub struct Veh {
     contentions: u32,
     /// Nodes that empty themselves, and VMs that are to move.
     pub(super) moves: Moves,
+    /// Who keeps the record.
+    pub(super) keepers: Keepers,
     /// Nothing has been done since the agent started: a record from disk may ask for something.
     fresh: bool,
     reported: Option<VeReport>,
@@ -72,6 +80,8 @@ pub struct Told {
     pub order: u64,
     /// It empties itself.
     pub leaving: bool,
+    /// The lease that its VMs are to be bound to.
+    pub lease: Option<Lease>,
     /// The VMs that it holds.
     pub vms: Vec<VmObserved>,
 }
@@ -84,9 +94,25 @@ pub struct Rooms<'a> {
     pub lrt: &'a mut Lrt,
     /// Who is alive.
     pub dnt: &'a Dnt,
+    /// Whose lease is over.
+    pub fences: &'a mut Fences,
 }
 
 impl Rooms<'_> {
+    /// The disk that a node has now, if it answers.
+    pub(super) fn disk_of(&self, node: &NodeName) -> Option<DiskId> {
+        let own = self.registers.own();
+        if own.node == *node {
+            return Some(own.disk);
+        }
+        self.dnt.state_of(node).map(|state| state.disk)
+    }
+
+    /// Whether a node is this one, or is believed alive.
+    pub(super) fn is_live(&self, node: &NodeName) -> bool {
+        self.registers.own().node == *node || self.dnt.is_live(node)
+    }
+
     /// The zone of a node that answers, or of this one, which is `own`; empty if it has none, or is silent.
     pub(super) fn zone_of(&self, node: &NodeName, own: &NodeName) -> String {
         if node == own {
@@ -98,13 +124,16 @@ impl Rooms<'_> {
 
 /// The record of an environment that has just been declared.
 #[must_use]
-pub fn first_record(declared: VeDeclared) -> VeRecord {
+pub fn first_record(declared: VeDeclared, set: ReplicaSet) -> VeRecord {
+    let declared = without_passing(declared);
     let revisions = declared.spec.members.iter();
     let revisions = revisions.map(|m| (m.name.to_string(), declared.generation)).collect();
     VeRecord {
+        set,
         declared,
         revisions,
         placements: BTreeMap::new(),
+        leases: BTreeMap::new(),
         committed: 0,
         order: 0,
         epoch: 0,
@@ -113,9 +142,16 @@ pub fn first_record(declared: VeDeclared) -> VeRecord {
     }
 }
 
+/// A declaration without what says nothing of the environment itself: it would make each write of the status a change.
+fn without_passing(declared: VeDeclared) -> VeDeclared {
+    let (resource_version, replica_set) = (String::new(), Vec::new());
+    VeDeclared { resource_version, reported: 0, replica_set, ..declared }
+}
+
 /// Takes a newer declaration into a record. A member's revision moves when its VMs must be restarted to
 /// follow; the number of replicas and the run strategy need no restart.
 pub fn update_record(record: &mut VeRecord, declared: VeDeclared) {
+    let declared = without_passing(declared);
     let machine = |member: &MemberSpec| {
         (member.cpus, member.memory, member.boot.clone(), member.disks.clone())
     };
@@ -145,6 +181,7 @@ impl Veh {
             wait: None,
             contentions: 0,
             moves: Moves::default(),
+            keepers: Keepers::default(),
             fresh: true,
             reported: None,
             was_ready: None,
@@ -161,6 +198,11 @@ impl Veh {
     #[must_use]
     pub fn reported(&self) -> Option<&VeReport> {
         self.reported.as_ref()
+    }
+
+    /// Another agent, which handled it before, has written its status since.
+    pub fn report_again(&mut self) {
+        self.reported = None;
     }
 
     /// What its node last said of a VM.
@@ -195,7 +237,8 @@ impl Veh {
         }
         let repeats = self.sent.values().filter(|sent| !sent.confirmed).map(|sent| sent.repeat_at);
         let moves = self.moves.next_wakeup();
-        repeats.chain(self.wait.as_ref().map(|(_, at)| *at)).chain(moves).min()
+        let keepers = self.keepers.next_wakeup();
+        repeats.chain(self.wait.as_ref().map(|(_, at)| *at)).chain(moves).chain(keepers).min()
     }
 
     /// Room may have appeared: a wait for room ends at `at`, a moment from now.
@@ -213,6 +256,12 @@ impl Veh {
         }
     }
 
+    /// A node is gone: nothing that it said counts any more.
+    pub(super) fn forget_node(&mut self, node: &NodeName) {
+        self.sent.remove(node);
+        self.observed.remove(node);
+    }
+
     /// A node came back: it is told again, and so tells what it has.
     pub fn came_back(&mut self, node: &NodeName, now: Instant) {
         if let Some(sent) = self.sent.get_mut(node) {
@@ -226,11 +275,12 @@ impl Veh {
     pub fn hear(
         &mut self,
         from: &NodeName,
-        Told { order, leaving, vms }: Told,
+        Told { order, leaving, lease, vms }: Told,
         rooms: &mut Rooms<'_>,
         ctx: &mut Context,
     ) {
         self.moves.note_leaving(from, leaving);
+        self.bind(from, lease, rooms);
         if self.observed.get(from).is_some_and(|(newest, _)| *newest > order) {
             return;
         }
@@ -243,7 +293,7 @@ impl Veh {
         let empty = vms.is_empty();
         self.observed.insert(from.clone(), (order, vms));
         if !empty {
-            rooms.registers.change(&self.ve, |record| owe(record, from), ctx);
+            rooms.registers.change(&self.ve, |record| owe(record, from));
         }
         if in_doubt && !rooms.lrt.is_placing(&self.ve) {
             // A promise whose procedure is over: a newer order decides it.
@@ -290,17 +340,13 @@ impl Veh {
             let message = format!("{from} no longer has {}: placed anew", names.join(", "));
             ctx.happened((&self.ve, &name), true, "Lost", message);
         }
-        rooms.registers.change(
-            &self.ve,
-            |record| {
-                record.placements.retain(|id, _| !lost.contains(id));
-                let placed = record.placements.values().any(|placement| placement.node == *from);
-                if empty && !placed {
-                    record.owing.retain(|node| node != from);
-                }
-            },
-            ctx,
-        );
+        rooms.registers.change(&self.ve, |record| {
+            record.placements.retain(|id, _| !lost.contains(id));
+            let placed = record.placements.values().any(|placement| placement.node == *from);
+            if empty && !placed {
+                record.owing.retain(|node| node != from);
+            }
+        });
         let owes = rooms.registers.read(&self.ve).is_some_and(|r| r.owing.contains(from));
         if !owes {
             self.sent.remove(from);
@@ -320,10 +366,10 @@ impl Veh {
             return self.move_ended(request, ended, rooms, ctx);
         }
         match ended {
-            Ended::Committed(assignment) => {
+            Ended::Committed(assignment, leases) => {
                 self.wait = None;
                 self.contentions = 0;
-                self.commit(request, &assignment, rooms, ctx);
+                self.commit(request, (&assignment, leases), rooms, ctx);
             }
             Ended::CannotFit(why) => {
                 self.contentions = 0;
@@ -351,29 +397,32 @@ impl Veh {
     fn commit(
         &mut self,
         request: &Request,
-        assignment: &BTreeMap<VmId, NodeName>,
+        (assignment, leases): (&BTreeMap<VmId, NodeName>, Leases),
         rooms: &mut Rooms<'_>,
         ctx: &mut Context,
     ) {
+        if !leases_agree(rooms.registers.read(&self.ve), &leases) {
+            // Its promises are decided by the next orders.
+            let why = "a node came back with another disk".to_owned();
+            self.wait = Some((Wait::Contended(why), ctx.now + RETRY_FIT));
+            return;
+        }
         let epochs: BTreeMap<&VmId, u64> =
             request.problem.vms.iter().map(|vm| (&vm.id, vm.epoch)).collect();
         let zone = |node: &NodeName| (node.clone(), rooms.zone_of(node, &ctx.node));
         let zones: BTreeMap<NodeName, String> = assignment.values().map(zone).collect();
-        rooms.registers.change(
-            &self.ve,
-            |record| {
-                for (id, node) in assignment {
-                    let epoch = epochs.get(id).copied().unwrap_or(record.epoch);
-                    let zone = zones.get(node).cloned().unwrap_or_default();
-                    let node = node.clone();
-                    owe(record, &node);
-                    let placement = Placement { node, zone, epoch, active: true, moving: None };
-                    record.placements.insert(id.clone(), placement);
-                }
-                record.committed = request.generation;
-            },
-            ctx,
-        );
+        rooms.registers.change(&self.ve, |record| {
+            record.leases.extend(leases);
+            for (id, node) in assignment {
+                let epoch = epochs.get(id).copied().unwrap_or(record.epoch);
+                let zone = zones.get(node).cloned().unwrap_or_default();
+                let node = node.clone();
+                owe(record, &node);
+                let placement = Placement { node, zone, epoch, active: true, moving: None };
+                record.placements.insert(id.clone(), placement);
+            }
+            record.committed = request.generation;
+        });
         if let Some(record) = rooms.registers.read(&self.ve) {
             let name = record.declared.name.clone();
             let places: Vec<_> =
@@ -389,6 +438,8 @@ impl Veh {
         self.fresh = false;
         let Some(record) = rooms.registers.read(&self.ve) else { return };
         if record.tombstone {
+            // Nothing is left to do but to have that chosen.
+            *self = Self { fresh: false, ..Self::new(self.ve.clone()) };
             return;
         }
         let runs = !record.declared.deleting && record.declared.spec.state == VeState::Running;
@@ -396,13 +447,15 @@ impl Veh {
             rooms.lrt.withdraw(&self.ve, ctx);
             self.wait = None;
         }
+        self.follow_the_silent(rooms, ctx);
         self.follow_moves(rooms, ctx);
-        rooms.registers.change(&self.ve, trim, ctx);
+        rooms.registers.change(&self.ve, trim);
         if runs {
             self.place_missing(rooms, ctx);
             self.plan_move(rooms, ctx);
         }
         self.give_orders(rooms, ctx);
+        self.look_after_keepers(rooms, ctx);
         self.bury(rooms, ctx);
         self.report(rooms, ctx);
     }
@@ -427,14 +480,10 @@ impl Veh {
         }
         // The number that will decide these promises is written before they are asked for, so that a
         // handler that comes back from a crash decides them with a newer one.
-        rooms.registers.change(
-            &self.ve,
-            |record| {
-                record.order += 1;
-                record.epoch += 1;
-            },
-            ctx,
-        );
+        rooms.registers.change(&self.ve, |record| {
+            record.order += 1;
+            record.epoch += 1;
+        });
         let Some(record) = rooms.registers.read(&self.ve) else { return };
         let problem = problem(record, &missing, rooms);
         rooms.lrt.place(Request {
@@ -442,6 +491,7 @@ impl Veh {
             generation: record.declared.generation,
             priority: self.contentions,
             order: record.order,
+            replicas: record.set.members.iter().map(|member| member.node.clone()).collect(),
             problem,
             aim: Aim::Place,
         });
@@ -469,11 +519,14 @@ impl Veh {
             }
         }
         for (node, vms) in wanted {
-            if self.sent.get(&node).is_none_or(|sent| sent.vms != vms) {
-                rooms.registers.change(&self.ve, |record| record.order += 1, ctx);
+            let leases = rooms.registers.read(&self.ve).map(|record| &record.leases);
+            let lease = leases.and_then(|leases| leases.get(&node)).map_or(0, |lease| lease.epoch);
+            if self.sent.get(&node).is_none_or(|sent| sent.vms != vms || sent.lease != lease) {
+                rooms.registers.change(&self.ve, |record| record.order += 1);
                 let order = rooms.registers.read(&self.ve).map_or(0, |record| record.order);
                 let repeat_at = ctx.now;
-                let sent = Sent { order, open, vms, confirmed: false, repeat_at, tries: 0 };
+                let confirmed = false;
+                let sent = Sent { order, lease, open, vms, confirmed, repeat_at, tries: 0 };
                 self.sent.insert(node, sent);
             }
         }
@@ -487,6 +540,7 @@ impl Veh {
                     ve: self.ve.clone(),
                     handler: handler.clone(),
                     order: sent.order,
+                    lease: sent.lease,
                     open: sent.open,
                     vms: sent.vms.clone(),
                 };
@@ -523,15 +577,11 @@ impl Veh {
             return;
         }
         let (name, gone) = (record.declared.name.clone(), record.declared.gone);
-        rooms.registers.change(
-            &self.ve,
-            |record| {
-                record.tombstone = true;
-                record.declared.spec.members.clear();
-                record.declared.spec.placement.clear();
-            },
-            ctx,
-        );
+        rooms.registers.change(&self.ve, |record| {
+            record.tombstone = true;
+            record.declared.spec.members.clear();
+            record.declared.spec.placement.clear();
+        });
         if !gone {
             let message = "every VM and disk is gone".to_owned();
             ctx.happened((&self.ve, &name), false, "Deleted", message);
@@ -546,7 +596,8 @@ impl Veh {
         }
         let placing = rooms.lrt.is_placing(&self.ve);
         let live = |node: &NodeName| *node == ctx.node || rooms.dnt.is_live(node);
-        let report = status::of(record, self, placing, &live);
+        let round = rooms.registers.round(&self.ve);
+        let report = status::of(record, self, round, placing, &live);
         let runs = record.declared.spec.state == VeState::Running && !record.declared.deleting;
         if report.ready.holds && runs && self.was_ready != Some(record.declared.generation) {
             // After a restart of the agent nothing was reported yet: what runs did not start now.
@@ -561,6 +612,18 @@ impl Veh {
             self.reported = Some(report);
         }
     }
+}
+
+/// Whether leases that nodes have promised under can stand in a record beside those that stand there: a node with another disk
+/// does not vouch for what its former one let run.
+pub(super) fn leases_agree(record: Option<&VeRecord>, new: &Leases) -> bool {
+    record.is_some_and(|record| {
+        new.iter().all(|(node, lease)| {
+            record.leases.get(node).is_none_or(|old| {
+                old.holder == lease.holder && old.epoch <= lease.epoch || !old.is_guarded()
+            })
+        })
+    })
 }
 
 pub(super) fn owe(record: &mut VeRecord, node: &NodeName) {
@@ -623,7 +686,7 @@ pub(super) fn problem(record: &VeRecord, missing: &[VmId], rooms: &Rooms<'_>) ->
     // Of a node that is silent, what it was when it was chosen.
     let zone_of = |node: &NodeName, recorded: &str| match rooms.dnt.state_of(node) {
         Some(state) => state.zone.clone(),
-        None if record.handler() == Some(node) => rooms.lrt.zone(),
+        None if rooms.registers.own().node == *node => rooms.lrt.zone(),
         None => recorded.to_owned(),
     };
     let existing = record.placements.iter().filter(|(_, placement)| placement.active);

@@ -1,0 +1,124 @@
+//! The proofs that leases are over: whoever handles something on a silent node wants one, and the guardians are asked once a
+//! second for all of them together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::Lease;
+use super::message::{LeaseMessage, Said};
+use crate::engine::context::Context;
+use crate::engine::id::NodeName;
+use crate::engine::replica::{Replica, is_majority};
+use crate::engine::time::Instant;
+use crate::engine::wire::Message;
+
+/// How often guardians are asked.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A proof is kept for this long after it was last wanted: more handlers may come to want it.
+const KEPT_FOR: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+struct Asked {
+    lease: Lease,
+    since: Instant,
+    wanted_at: Instant,
+    fenced: BTreeSet<Replica>,
+    /// When those that have promised say that it will be over.
+    promised: BTreeMap<Replica, Instant>,
+    ask_at: Instant,
+}
+
+impl Asked {
+    fn is_proven(&self) -> bool {
+        is_majority(&self.lease.guardians, |guardian| self.fenced.contains(guardian))
+    }
+}
+
+/// What this agent asks of guardians.
+#[derive(Debug, Default)]
+pub struct Fences {
+    asked: BTreeMap<(Replica, u64), Asked>,
+}
+
+impl Fences {
+    /// Whether this lease is over for certain; if not, its guardians are asked from now on.
+    pub fn is_over(&mut self, lease: &Lease, now: Instant) -> bool {
+        if !lease.is_guarded() {
+            return false;
+        }
+        let key = (lease.holder.clone(), lease.epoch);
+        let asked = self.asked.entry(key).or_insert_with(|| Asked {
+            lease: lease.clone(),
+            since: now,
+            wanted_at: now,
+            fenced: BTreeSet::new(),
+            promised: BTreeMap::new(),
+            ask_at: now,
+        });
+        asked.wanted_at = now;
+        asked.is_proven()
+    }
+
+    /// Since when its guardians are asked about a lease, and when it is over at the latest, once a majority has promised.
+    #[must_use]
+    pub fn progress(&self, lease: &Lease) -> Option<(Instant, Option<Instant>)> {
+        let asked = self.asked.get(&(lease.holder.clone(), lease.epoch))?;
+        let mut ends: Vec<Instant> = asked.promised.values().copied().collect();
+        ends.sort();
+        Some((asked.since, ends.get(lease.guardians.len() / 2).copied()))
+    }
+
+    /// A node is heard again: what is not proven need not be asked any longer.
+    pub fn heard(&mut self, node: &NodeName) {
+        self.asked.retain(|(holder, _), asked| holder.node != *node || asked.is_proven());
+    }
+
+    /// When something is due.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        self.asked.values().filter(|asked| !asked.is_proven()).map(|asked| asked.ask_at).min()
+    }
+
+    /// Asks what is due.
+    pub fn wake(&mut self, ctx: &mut Context) {
+        self.asked.retain(|_, asked| ctx.now.since(asked.wanted_at) < KEPT_FOR);
+        for asked in self.asked.values_mut().filter(|asked| !asked.is_proven()) {
+            if asked.ask_at > ctx.now {
+                continue;
+            }
+            asked.ask_at = ctx.now + ASK_EVERY;
+            for guardian in asked.lease.guardians.iter().filter(|g| !asked.fenced.contains(g)) {
+                let (holder, epoch) = (asked.lease.holder.clone(), asked.lease.epoch);
+                let (disk, said) = (guardian.disk, Said::Fence);
+                let message = LeaseMessage { guardian: disk, holder, epoch, said };
+                ctx.send(&guardian.node, Message::Lease(Box::new(message)));
+            }
+        }
+    }
+
+    /// A guardian answers. Tells whether the lease has just been proven to be over.
+    pub fn hear(&mut self, by: &NodeName, message: &LeaseMessage, now: Instant) -> bool {
+        let key = (message.holder.clone(), message.epoch);
+        let Some(asked) = self.asked.get_mut(&key) else { return false };
+        let guardian = Replica { node: by.clone(), disk: message.guardian };
+        if !asked.lease.guardians.contains(&guardian) || asked.is_proven() {
+            return false;
+        }
+        match message.said {
+            Said::Fenced => {
+                asked.fenced.insert(guardian.clone());
+                asked.promised.insert(guardian, now);
+            }
+            Said::Fencing(left) => {
+                let end = now + left;
+                asked.ask_at = asked.ask_at.min(end);
+                asked.promised.insert(guardian, end);
+            }
+            Said::Alive(_) => {
+                asked.promised.remove(&guardian);
+            }
+            _ => {}
+        }
+        asked.is_proven()
+    }
+}

@@ -1,0 +1,51 @@
+//! What holders, guardians and those who want to know say to each other.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Times;
+use crate::engine::replica::{DiskId, Replica};
+use crate::engine::time::Instant;
+
+/// One message about one lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseMessage {
+    /// The guardian's disk: a guardian that has another one now has promised nothing.
+    pub guardian: DiskId,
+    /// The holder.
+    pub holder: Replica,
+    /// Which of its epochs.
+    pub epoch: u64,
+    /// What.
+    pub said: Said,
+}
+
+/// What is said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Said {
+    /// Holder to guardian: I am here.
+    Renew {
+        /// When this left, by the holder's clock; comes back in the acknowledgement.
+        sent: Instant,
+        /// The times of this lease.
+        times: Times,
+        /// Epochs up to this one are over: the holder has given them up.
+        released: u64,
+    },
+    /// Guardian to holder: I heard you.
+    Renewed {
+        /// From the renewal.
+        sent: Instant,
+    },
+    /// Guardian to holder: I have promised never to acknowledge this epoch again.
+    Dead,
+    /// To a guardian: is this lease over?
+    Fence,
+    /// Guardian: I heard the holder this long ago.
+    Alive(Duration),
+    /// Guardian: I have promised; it is over in so long.
+    Fencing(Duration),
+    /// Guardian: it is over.
+    Fenced,
+}

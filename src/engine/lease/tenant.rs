@@ -1,0 +1,366 @@
+//! This node's own leases: usually one; two while it goes over to other guardians; none of them lost without its VMs ended.
+//!
+//! ```text
+//!   open(1, nobody) ──guard and two peers are there──> open(2, guardians) ──nothing is bound to 1 any more──> give up 1
+//!        each second: Renew to every guardian                │
+//!                                                            └──a majority says dead──> end every VM ──> open(3, …)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::message::{LeaseMessage, Said};
+use super::{Lease, MAX_GUARDIANS, Times};
+use crate::engine::context::Context;
+use crate::engine::guard::{Allowance, GuardInput};
+use crate::engine::id::NodeName;
+use crate::engine::lrt::Permit;
+use crate::engine::record::Kept;
+use crate::engine::replica::{Replica, is_majority};
+use crate::engine::time::Instant;
+use crate::engine::wire::Message;
+
+/// How often a lease is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// Guardians that are silent, or too few, are borne for this long before others are chosen: a restart is no reason.
+const CHANGE_AFTER: Duration = Duration::from_secs(30);
+/// A VM is started only if the lease lasts for at least this long: its start takes a while.
+const START_MARGIN: Duration = Duration::from_secs(1);
+
+/// What a node keeps of its own leases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnLeases {
+    /// The highest epoch so far.
+    pub newest: u64,
+    /// Those that are held, oldest first, each with its guardians.
+    pub held: Vec<(u64, Vec<Replica>)>,
+}
+
+#[derive(Debug)]
+struct Held {
+    epoch: u64,
+    guardians: Vec<Replica>,
+    /// When the newest renewal left that each has answered.
+    answered: BTreeMap<Replica, Instant>,
+    /// Guardians that have promised not to answer any more, or lost their disk.
+    dead: BTreeSet<Replica>,
+}
+
+impl Held {
+    fn new(epoch: u64, guardians: Vec<Replica>) -> Self {
+        Self { epoch, guardians, answered: BTreeMap::new(), dead: BTreeSet::new() }
+    }
+
+    /// Until when it lasts: as long as it likes, or F after the newest renewal that a majority has answered.
+    fn until(&self, times: &Times) -> Option<Instant> {
+        if self.guardians.is_empty() {
+            return None;
+        }
+        let answered = |guardian: &Replica| self.answered.get(guardian).copied();
+        let mut sent: Vec<Option<Instant>> = self.guardians.iter().map(answered).collect();
+        sent.sort();
+        sent.reverse();
+        // The majority's oldest answer.
+        let decisive = sent.get(self.guardians.len() / 2).copied().flatten();
+        Some(decisive.map_or(Instant::ZERO, |sent| sent + times.lease))
+    }
+
+    /// It can never be renewed again.
+    fn is_lost(&self) -> bool {
+        let alive = |guardian: &Replica| !self.dead.contains(guardian);
+        !self.guardians.is_empty() && !is_majority(&self.guardians, alive)
+    }
+}
+
+/// How this node is protected against running a VM that was taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protection {
+    /// By nothing: nobody takes its VMs over, whatever happens to it. Why.
+    None(String),
+    /// By its guard, against everything but a stall of the guard itself.
+    Guard,
+    /// By its guard, and by a hardware watchdog behind it.
+    Watchdog,
+}
+
+/// The leases that this node holds.
+#[derive(Debug)]
+pub struct Tenant {
+    own: Replica,
+    times: Times,
+    newest: u64,
+    held: Vec<Held>,
+    renew_at: Instant,
+    /// Since when other guardians would be better.
+    worse_since: Option<Instant>,
+    /// What the guard was told, and what it has confirmed.
+    told: Option<Allowance>,
+    armed: Option<Allowance>,
+    guard: Option<Option<Duration>>,
+    /// Every lease was lost: nothing of ours may be left before there is a new one.
+    ending: bool,
+}
+
+impl Tenant {
+    /// The leases as they were kept; none was answered in this life yet.
+    #[must_use]
+    pub fn recover(own: Replica, times: Times, kept: Option<OwnLeases>) -> Self {
+        let kept = kept.unwrap_or(OwnLeases { newest: 0, held: Vec::new() });
+        Self {
+            own,
+            times,
+            newest: kept.newest,
+            held: kept.held.into_iter().map(|(epoch, by)| Held::new(epoch, by)).collect(),
+            renew_at: Instant::ZERO,
+            worse_since: None,
+            told: None,
+            armed: None,
+            guard: None,
+            ending: false,
+        }
+    }
+
+    /// The lease that new VMs are bound to.
+    #[must_use]
+    pub fn newest(&self) -> Option<Lease> {
+        let held = self.held.last()?;
+        let (holder, guardians) = (self.own.clone(), held.guardians.clone());
+        Some(Lease { holder, epoch: held.epoch, guardians })
+    }
+
+    /// Whether a lease of this epoch is held.
+    #[must_use]
+    pub fn holds(&self, epoch: u64) -> bool {
+        self.held.iter().any(|held| held.epoch == epoch)
+    }
+
+    /// Until when this node's VMs may run: all leases must last, as each may be the one that a VM's record names.
+    #[must_use]
+    pub fn until(&self) -> Option<Instant> {
+        self.held.iter().filter_map(|held| held.until(&self.times)).min()
+    }
+
+    /// VMs that are bound to this epoch may be started now.
+    #[must_use]
+    pub fn may_start(&self, epoch: u64, now: Instant) -> bool {
+        if self.ending || !self.holds(epoch) {
+            return false;
+        }
+        match self.until() {
+            None => true,
+            Some(_) => self.armed.as_ref().is_some_and(|armed| {
+                armed.lease >= epoch && armed.until.is_some_and(|until| until >= now + START_MARGIN)
+            }),
+        }
+    }
+
+    /// What its leases allow now.
+    #[must_use]
+    pub fn permit(&self, now: Instant) -> Permit {
+        let epochs = self.held.iter().map(|held| held.epoch);
+        Permit {
+            newest: self.newest(),
+            start: epochs.filter(|epoch| self.may_start(*epoch, now)).collect(),
+        }
+    }
+
+    /// This node's VMs are being ended, or were: what the hypervisor shows of them is not their doing.
+    #[must_use]
+    pub fn has_lapsed(&self, now: Instant) -> bool {
+        self.ending || self.until().is_some_and(|until| until <= now)
+    }
+
+    /// How it is protected.
+    #[must_use]
+    pub fn protection(&self) -> Protection {
+        match (&self.guard, self.held.last()) {
+            (None, _) => Protection::None("its guard does not answer".into()),
+            (_, None) => Protection::None("it has no lease yet".into()),
+            (_, Some(held)) if held.guardians.is_empty() => {
+                Protection::None("a lease takes three nodes".into())
+            }
+            (Some(Some(_)), _) => Protection::Watchdog,
+            (Some(None), _) => Protection::Guard,
+        }
+    }
+
+    /// Whether [`Tenant::wake`] has something to do.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.renew_at <= now
+    }
+
+    /// When something is due.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        Some(self.renew_at)
+    }
+
+    /// Each second: renewals, and other guardians where they would be better. `wanted` are the best guardians now; `bound` is
+    /// the oldest epoch that a VM of this node is bound to.
+    pub fn wake(&mut self, wanted: &[Replica], bound: Option<u64>, ctx: &mut Context) {
+        if self.renew_at > ctx.now {
+            return;
+        }
+        self.renew_at = ctx.now + RENEW_EVERY;
+        self.give_up(bound, ctx);
+        self.choose(wanted, ctx);
+        self.renew(ctx);
+        self.tell_guard(ctx);
+    }
+
+    fn keep(&self, ctx: &mut Context) {
+        let held = self.held.iter().map(|held| (held.epoch, held.guardians.clone())).collect();
+        ctx.keep(Kept::Lease(OwnLeases { newest: self.newest, held }));
+    }
+
+    fn open(&mut self, guardians: Vec<Replica>, ctx: &mut Context) {
+        self.newest += 1;
+        self.held.push(Held::new(self.newest, guardians));
+        self.keep(ctx);
+    }
+
+    /// Older leases that nothing is bound to any more.
+    fn give_up(&mut self, bound: Option<u64>, ctx: &mut Context) {
+        let newest = self.newest;
+        let before = self.held.len();
+        self.held
+            .retain(|held| held.epoch == newest || bound.is_some_and(|bound| bound <= held.epoch));
+        if self.held.len() != before {
+            self.keep(ctx);
+        }
+    }
+
+    fn choose(&mut self, wanted: &[Replica], ctx: &mut Context) {
+        if self.ending {
+            return;
+        }
+        let wanted = if self.guard.is_some() { wanted } else { &[] };
+        let Some(held) = self.held.last() else {
+            return self.open(wanted.to_vec(), ctx);
+        };
+        let lost = |guardian: &&Replica| !wanted.contains(guardian) || held.dead.contains(guardian);
+        let missing = held.guardians.iter().filter(lost).count();
+        let better = wanted.len() >= 3 && (missing > 0 || wanted.len() > held.guardians.len());
+        if self.held.len() > 1 || !better {
+            self.worse_since = None;
+            return;
+        }
+        // Without guardians there is nothing to be patient about.
+        let since = *self.worse_since.get_or_insert(ctx.now);
+        if held.guardians.is_empty() || ctx.now.since(since) >= CHANGE_AFTER {
+            self.worse_since = None;
+            self.open(wanted.to_vec(), ctx);
+        }
+    }
+
+    fn renew(&self, ctx: &mut Context) {
+        let released = self.held.first().map_or(0, |held| held.epoch - 1);
+        for held in &self.held {
+            for guardian in held.guardians.iter().filter(|g| !held.dead.contains(g)) {
+                let said = Said::Renew { sent: ctx.now, times: self.times, released };
+                let message = LeaseMessage {
+                    guardian: guardian.disk,
+                    holder: self.own.clone(),
+                    epoch: held.epoch,
+                    said,
+                };
+                ctx.send(&guardian.node, Message::Lease(Box::new(message)));
+            }
+        }
+    }
+
+    fn tell_guard(&mut self, ctx: &mut Context) {
+        let Some(newest) = self.held.last() else { return };
+        let until = if self.ending { Some(Instant::ZERO) } else { self.until() };
+        if until == Some(Instant::ZERO) && !self.ending {
+            // Nobody has answered in this life of the agent: what the guard was told before still holds.
+            return;
+        }
+        // An end replaces what was said before only as another lease's.
+        let lease = newest.epoch + u64::from(self.ending);
+        let allowance = Allowance { lease, until };
+        if self.guard.is_some() && self.told.as_ref() != Some(&allowance) {
+            self.told = Some(allowance.clone());
+            ctx.guard(allowance);
+        }
+    }
+
+    /// A guardian has spoken.
+    pub fn hear(&mut self, by: &NodeName, message: &LeaseMessage, ctx: &mut Context) {
+        let guardian = Replica { node: by.clone(), disk: message.guardian };
+        let held = self.held.iter_mut().find(|held| held.epoch == message.epoch);
+        let Some(held) = held.filter(|held| held.guardians.contains(&guardian)) else { return };
+        match message.said {
+            Said::Renewed { sent } if sent <= ctx.now => {
+                let newest = held.answered.entry(guardian).or_insert(sent);
+                *newest = sent.max(*newest);
+            }
+            Said::Dead => {
+                held.dead.insert(guardian);
+            }
+            _ => return,
+        }
+        if self.held.iter().any(Held::is_lost) && !self.ending {
+            // Somebody may have taken over what was bound to it. Nothing of ours runs on before a new lease.
+            self.ending = true;
+            ctx.node_happened(
+                true,
+                "LeaseLost",
+                "was silent for so long that its VMs may have been taken over: it has ended them, and starts anew".into(),
+            );
+        }
+        self.tell_guard(ctx);
+    }
+
+    /// The guard has spoken.
+    pub fn guard(&mut self, input: &GuardInput, ctx: &mut Context) {
+        match input {
+            GuardInput::Connected { watchdog } => {
+                self.guard = Some(*watchdog);
+                self.told = None;
+                self.armed = None;
+                self.tell_guard(ctx);
+            }
+            GuardInput::Gone => {
+                self.guard = None;
+                self.told = None;
+            }
+            GuardInput::Armed(allowance) => self.armed = Some(allowance.clone()),
+            GuardInput::Lapsed { .. } if self.ending => {
+                // Everything has ended: a new life of the node.
+                self.ending = false;
+                self.newest += 1;
+                self.held.clear();
+                self.armed = None;
+                self.told = None;
+                self.renew_at = ctx.now;
+            }
+            GuardInput::Lapsed { ended, .. } => {
+                self.armed = None;
+                let text = format!(
+                    "was not heard by its guardians for {} s: its guard has ended {ended} VMs; they start again when it is \
+                     heard, here or elsewhere",
+                    self.times.lease.as_secs()
+                );
+                ctx.node_happened(true, "LeaseLapsed", text);
+            }
+        }
+    }
+}
+
+/// The best guardians of a node: peers in different zones, and itself where they are few; nobody where there are not two.
+#[must_use]
+pub fn guardians(own: &Replica, peers: Vec<Replica>) -> Vec<Replica> {
+    let mut chosen: Vec<Replica> = peers.into_iter().take(MAX_GUARDIANS).collect();
+    if chosen.len() < 2 {
+        return Vec::new();
+    }
+    if chosen.len() % 2 == 0 {
+        chosen.push(own.clone());
+    }
+    chosen.sort();
+    chosen
+}

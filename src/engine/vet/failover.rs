@@ -1,0 +1,161 @@
+//! What becomes of VMs on nodes that are gone. A silent node is no dead node: its VMs run elsewhere only once a majority of
+//! its guardians has proven that its lease is over, so that none of them runs there any more (I1). Until then, and where
+//! nobody can prove it, they are waited for.
+
+use super::moves::{self, Next};
+use super::status;
+use super::veh::{Rooms, Veh};
+use crate::engine::context::Context;
+use crate::engine::id::{NodeName, VmId};
+use crate::engine::lease::Lease;
+use crate::engine::record::{MoveStep, VeRecord};
+use crate::engine::report::MoveProgress;
+use crate::engine::spec::MemberSpec;
+use crate::engine::time::Instant;
+
+impl Veh {
+    /// A node says which lease its VMs are to be bound to: it holds it, and whatever they were bound to before it holds too,
+    /// or has ended.
+    pub(super) fn bind(&mut self, node: &NodeName, lease: Option<Lease>, rooms: &mut Rooms<'_>) {
+        let (Some(lease), Some(record)) = (lease, rooms.registers.read(&self.ve)) else { return };
+        let disk = rooms.disk_of(node);
+        let news = match record.leases.get(node) {
+            None => is_used(record, node),
+            Some(old) if old.holder == lease.holder => lease.epoch > old.epoch,
+            // Another disk knows nothing of what the former one let run: only where nobody could take it over is its word
+            // enough.
+            Some(old) => !old.is_guarded() && disk == Some(lease.holder.disk),
+        };
+        if news {
+            let node = node.clone();
+            rooms.registers.change(&self.ve, |record| {
+                record.leases.insert(node, lease);
+            });
+        }
+    }
+
+    /// Looks after nodes that are silent, or have come back without what they knew: asks for the proof that their leases are
+    /// over, and takes over what was on them when it is there.
+    pub(super) fn follow_the_silent(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        if record.leases.keys().any(|node| !is_used(record, node)) {
+            rooms.registers.change(&self.ve, |record| {
+                let used: Vec<NodeName> =
+                    record.leases.keys().filter(|node| is_used(record, node)).cloned().collect();
+                record.leases.retain(|node, _| used.contains(node));
+            });
+        }
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let gone = |node: &NodeName, lease: &Lease| {
+            let other_disk = rooms.disk_of(node).is_some_and(|disk| disk != lease.holder.disk);
+            !rooms.is_live(node) || other_disk
+        };
+        let gone: Vec<(NodeName, Lease)> = record
+            .leases
+            .iter()
+            .filter(|(node, lease)| gone(node, lease))
+            .map(|(node, lease)| (node.clone(), lease.clone()))
+            .collect();
+        for (node, lease) in gone {
+            if rooms.fences.is_over(&lease, ctx.now) {
+                self.take_over_from(&node, rooms, ctx);
+            }
+        }
+    }
+
+    fn take_over_from(&mut self, node: &NodeName, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let name = record.declared.name.clone();
+        let here = record.placements.iter().filter(|(_, p)| p.node == *node && p.moving.is_none());
+        let (stay, go): (Vec<VmId>, Vec<VmId>) =
+            here.map(|(id, _)| id.clone()).partition(|id| stays_with_its_disks(record, id));
+        let names = |ids: &[VmId]| ids.iter().map(|id| name.vm(id)).collect::<Vec<_>>();
+        if !go.is_empty() {
+            let names = names(&go);
+            let message = format!(
+                "{node} is gone, and what ran there has ended for certain: {} of it placed anew: {}",
+                status::count(names.len()),
+                status::some(&names)
+            );
+            ctx.happened((&self.ve, &name), true, "FailedOver", message);
+        }
+        if !stay.is_empty() {
+            let message = format!(
+                "{node} is gone; {} and the only copy of their disks wait for it to come back",
+                status::some(&names(&stay))
+            );
+            ctx.happened((&self.ve, &name), true, "WaitsForDisks", message);
+        }
+        rooms.registers.change(&self.ve, |record| {
+            record.leases.remove(node);
+            record.placements.retain(|id, _| !go.contains(id));
+            if stay.is_empty() {
+                record.owing.retain(|owing| owing != node);
+            }
+        });
+        self.forget_node(node);
+        self.placing_may_go_on(ctx.now);
+    }
+
+    /// A migration of which an end is gone for certain: its lease is over, and no longer in the record.
+    pub(super) fn next_without_an_end(
+        &self,
+        record: &VeRecord,
+        id: &VmId,
+        step: MoveStep,
+        (source, target): (&NodeName, &NodeName),
+    ) -> Option<Next> {
+        let seen_at_target = self.observed(target, id);
+        let (source_gone, target_gone) =
+            (!record.leases.contains_key(source), !record.leases.contains_key(target));
+        match (step, source_gone, target_gone) {
+            (MoveStep::Preparing | MoveStep::Clearing, true, _) => Some(Next::Lost),
+            (MoveStep::Going | MoveStep::Halting, true, true) => Some(Next::Lost),
+            (MoveStep::Going | MoveStep::Halting, true, false) => {
+                if seen_at_target.is_some_and(moves::has_it) {
+                    Some(Next::Arrived)
+                } else {
+                    // Only its own word, given since, tells that it has nothing.
+                    self.has_confirmed(target).then_some(Next::Lost)
+                }
+            }
+            (MoveStep::Preparing | MoveStep::Clearing, false, true) => {
+                Some(Next::Over(format!("{target} is gone")))
+            }
+            (MoveStep::Going, false, true) => Some(Next::Step(MoveStep::Halting)),
+            (MoveStep::Halting, false, true) => match self.observed(source, id).map(|s| &s.moved) {
+                Some(MoveProgress::Left | MoveProgress::NotHere) => Some(Next::Lost),
+                Some(MoveProgress::Stayed(_)) => Some(Next::Over(format!("{target} is gone"))),
+                _ => None,
+            },
+            (_, false, false) => None,
+        }
+    }
+
+    /// Since when a node is silent, and when its VMs run elsewhere at the latest, for people.
+    #[must_use]
+    pub fn silence(
+        &self,
+        record: &VeRecord,
+        node: &NodeName,
+        rooms: &Rooms<'_>,
+    ) -> Option<(Instant, Option<Instant>)> {
+        rooms.fences.progress(record.leases.get(node)?)
+    }
+}
+
+/// Whether a node may hold something of an environment.
+fn is_used(record: &VeRecord, node: &NodeName) -> bool {
+    let placed = record.placements.values().any(|placement| {
+        let to = placement.moving.as_ref().map(|moving| &moving.to);
+        placement.node == *node || to == Some(node)
+    });
+    placed || record.owing.contains(node)
+}
+
+/// A VM with a disk that was made empty has what is on it nowhere else: it waits for its node, and is not started without.
+fn stays_with_its_disks(record: &VeRecord, id: &VmId) -> bool {
+    let mut members = record.declared.spec.members.iter();
+    let member: Option<&MemberSpec> = members.find(|member| member.name == id.member);
+    member.is_some_and(|member| member.disks.iter().any(|disk| disk.image.is_none()))
+}

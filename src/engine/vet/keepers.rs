@@ -1,0 +1,109 @@
+//! Who keeps an environment's record: replicas that are gone for good, that lost their disk, or that are to be emptied, are
+//! replaced by others, one change of the set at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::gateway::REPLICAS;
+use super::veh::{Rooms, Veh};
+use crate::engine::context::Context;
+use crate::engine::id::NodeName;
+use crate::engine::record::VeRecord;
+use crate::engine::replica::{Replica, is_majority};
+use crate::engine::time::Instant;
+
+/// A member that is silent for this long is replaced: by then it is not about to come back with its disk.
+const REPLACE_AFTER: Duration = Duration::from_secs(60);
+/// One that is silent and not one of us any more (its `PhysicalNode` was deleted) is replaced after this time.
+const REPLACE_REMOVED_AFTER: Duration = Duration::from_secs(5);
+
+/// What a handler knows of the members of its replica set.
+#[derive(Debug, Default)]
+pub struct Keepers {
+    silent_since: BTreeMap<NodeName, Instant>,
+    /// Nodes whose disk is another one now.
+    lost: BTreeSet<NodeName>,
+    look_at: Option<Instant>,
+}
+
+impl Keepers {
+    /// When to look again.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        self.look_at
+    }
+}
+
+impl Veh {
+    /// A member answers from another disk.
+    pub fn lost_disk(&mut self, node: NodeName) {
+        self.keepers.lost.insert(node);
+    }
+
+    /// Changes the replica set if a member of it is to go, or one is missing.
+    pub(super) fn look_after_keepers(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let members = record.set.members.clone();
+        let silent = |member: &&Replica| !rooms.is_live(&member.node);
+        let since = members.iter().filter(silent).map(|member| {
+            let since = self.keepers.silent_since.get(&member.node).copied().unwrap_or(ctx.now);
+            (member.node.clone(), since)
+        });
+        self.keepers.silent_since = since.collect();
+        let due =
+            self.keepers.silent_since.values().flat_map(|since| {
+                [REPLACE_REMOVED_AFTER, REPLACE_AFTER].map(|after| *since + after)
+            });
+        self.keepers.look_at = due.filter(|at| *at > ctx.now).min();
+        if !record.set.leaving.is_empty() || record.declared.deleting {
+            return;
+        }
+        let stays = |member: &Replica| self.stays(member, rooms, ctx.now);
+        let kept: Vec<Replica> = members.iter().filter(|m| stays(m)).cloned().collect();
+        let wanted = self.best_set(record, &kept, rooms);
+        // The new set must be able to decide at once, and so must the old one.
+        let live = |replica: &Replica| rooms.is_live(&replica.node);
+        if wanted != members && is_majority(&wanted, live) && is_majority(&members, live) {
+            rooms.registers.change(&self.ve, |record| record.set.change_to(wanted));
+            self.keepers.lost.clear();
+        }
+    }
+
+    fn stays(&self, member: &Replica, rooms: &Rooms<'_>, now: Instant) -> bool {
+        if *member == *rooms.registers.own() {
+            return !rooms.lrt.is_leaving();
+        }
+        let state = rooms.dnt.state_of(&member.node);
+        let leaves = state.is_some_and(|state| state.leaving);
+        let other_disk = self.keepers.lost.contains(&member.node)
+            && state.is_some_and(|state| state.disk != member.disk);
+        let patience =
+            if rooms.dnt.knows(&member.node) { REPLACE_AFTER } else { REPLACE_REMOVED_AFTER };
+        let silent = self.keepers.silent_since.get(&member.node);
+        let gone = silent.is_some_and(|since| now.since(*since) >= patience);
+        !leaves && !other_disk && !gone
+    }
+
+    /// Those that stay, and as many others as are missing; the old set where there is nobody better. An even set is not
+    /// worth its price: it takes as many to decide as the next larger one.
+    fn best_set(&self, record: &VeRecord, kept: &[Replica], rooms: &Rooms<'_>) -> Vec<Replica> {
+        let zone = rooms.lrt.zone();
+        let own = (!rooms.lrt.is_leaving()).then_some((rooms.registers.own(), zone.as_str()));
+        let candidates = rooms.dnt.replicas(self.ve.as_str(), own, usize::MAX);
+        let mut set = kept.to_vec();
+        let new = candidates.iter().filter(|c| kept.iter().all(|kept| kept.node != c.node));
+        set.extend(new.take(REPLICAS.saturating_sub(set.len())).cloned());
+        // What is to go stays for as long as there is nobody to take its place.
+        for old in &record.set.members {
+            if set.len() < REPLICAS.min(record.set.members.len())
+                && set.iter().all(|member| member.node != old.node)
+            {
+                set.push(old.clone());
+            }
+        }
+        if set.len() % 2 == 0 && set.len() > record.set.members.len() {
+            set.truncate(set.len() - 1);
+        }
+        if set.is_empty() { record.set.members.clone() } else { set }
+    }
+}

@@ -1,0 +1,392 @@
+//! The registers: one replicated, linearizable record per environment, in the manner of CASPaxos (Rystsov, arXiv 1802.07000).
+//!
+//! ```text
+//!   the handler changes its record  ──Propose──>  a majority of the replica set writes it to disk
+//!        │ what it says meanwhile is held back                     │
+//!        └──────────────<──released──<── chosen ──<──Accepted──────┘
+//! ```
+//!
+//! The replica set is a part of the value. There is no log, no lease and no timer: a register that does not change costs
+//! nothing. Whoever proposes is the environment's handler; another member takes over when it believes the handler dead, and
+//! only the register decides whether it was right: of two that think they are the handler, one can have nothing chosen, and
+//! what it would have said is never said.
+
+pub mod acceptor;
+pub mod ballot;
+pub mod message;
+mod proposer;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use acceptor::Acceptor;
+use ballot::{Ballot, ReplicaSet};
+use message::{RegisterMessage, Said};
+use proposer::{Progress, Proposer};
+
+use super::veh;
+use crate::engine::context::Context;
+use crate::engine::effect::Action;
+use crate::engine::id::{NodeName, VeUid};
+use crate::engine::input::VeDeclared;
+use crate::engine::record::{Kept, VeRecord};
+use crate::engine::replica::Replica;
+use crate::engine::time::Instant;
+use crate::engine::wire::Message;
+
+/// An agent that has just started gives its peers this time to be found before it takes over what was theirs.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Something that must not happen before a change is chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Held {
+    /// An action.
+    Act(Action),
+    /// A message to this agent itself.
+    Say(Message),
+}
+
+/// What has become of a register that this agent proposes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// This agent is the handler now.
+    Leads(VeUid),
+    /// Changes are chosen.
+    Chosen(VeUid),
+    /// Another agent is.
+    Deposed(VeUid),
+    /// A member has another disk now.
+    LostDisk(VeUid, NodeName),
+}
+
+/// The registers that this agent keeps, and those that it proposes to.
+#[derive(Debug)]
+pub struct Registers {
+    own: Replica,
+    kept: BTreeMap<VeUid, Acceptor>,
+    proposed: BTreeMap<VeUid, Proposer>,
+    /// Rounds that others have, as far as a refusal told.
+    heard: BTreeMap<VeUid, Ballot>,
+    /// Not to be taken over before.
+    not_before: BTreeMap<VeUid, Instant>,
+    /// When to see whether somebody must take over.
+    look_at: Option<Instant>,
+    /// Changes chosen so far.
+    pub chosen: u64,
+    /// Rounds lost so far.
+    pub lost: u64,
+}
+
+impl Registers {
+    /// The registers as they were when the agent stopped.
+    #[must_use]
+    pub fn recover(own: Replica, kept: Vec<Acceptor>, now: Instant) -> Self {
+        let kept: BTreeMap<VeUid, Acceptor> =
+            kept.into_iter().map(|acceptor| (acceptor.ve.clone(), acceptor)).collect();
+        let later = kept.keys().map(|ve| (ve.clone(), now + GRACE)).collect();
+        Self {
+            own,
+            look_at: (!kept.is_empty()).then_some(now),
+            kept,
+            proposed: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            not_before: later,
+            chosen: 0,
+            lost: 0,
+        }
+    }
+
+    /// This node with its disk.
+    #[must_use]
+    pub fn own(&self) -> &Replica {
+        &self.own
+    }
+
+    /// The record of an environment that this agent handles, with changes that are not chosen yet.
+    #[must_use]
+    pub fn read(&self, ve: &VeUid) -> Option<&VeRecord> {
+        self.proposed.get(ve)?.record()
+    }
+
+    /// The records that this agent handles.
+    pub fn all(&self) -> impl Iterator<Item = &VeRecord> {
+        self.proposed.values().filter_map(Proposer::record)
+    }
+
+    /// What this agent keeps, for itself and for others.
+    pub fn kept(&self) -> impl Iterator<Item = &Acceptor> {
+        self.kept.values()
+    }
+
+    /// Who handles an environment, as far as this agent knows.
+    #[must_use]
+    pub fn handler(&self, ve: &VeUid) -> Option<&NodeName> {
+        self.turn(ve)?.node.as_ref()
+    }
+
+    /// It was deleted, as far as this agent knows.
+    #[must_use]
+    pub fn is_buried(&self, ve: &VeUid) -> bool {
+        let kept = self.kept.get(ve).and_then(|kept| kept.accepted.as_ref());
+        kept.is_some_and(|(_, record)| record.tombstone)
+    }
+
+    /// The newest round that is known of.
+    fn turn(&self, ve: &VeUid) -> Option<&Ballot> {
+        let kept = self.kept.get(ve).map(|acceptor| &acceptor.promised);
+        kept.max(self.heard.get(ve))
+    }
+
+    /// This agent's round as the handler of an environment, 0 if it is not.
+    #[must_use]
+    pub fn round(&self, ve: &VeUid) -> u64 {
+        self.proposed.get(ve).map_or(0, |proposer| proposer.ballot().round)
+    }
+
+    /// Changes a record. What is said of it from here on is to be held back until [`Registers::is_settled`].
+    pub fn change(&mut self, ve: &VeUid, change: impl FnOnce(&mut VeRecord)) {
+        if let Some(proposer) = self.proposed.get_mut(ve) {
+            proposer.change(change);
+        }
+    }
+
+    /// Everything that was changed is chosen.
+    #[must_use]
+    pub fn is_settled(&self, ve: &VeUid) -> bool {
+        self.proposed.get(ve).is_none_or(Proposer::is_settled)
+    }
+
+    /// Since when a change of this register waits for a majority.
+    #[must_use]
+    pub fn waits_since(&self, ve: &VeUid) -> Option<Instant> {
+        self.proposed.get(ve)?.waits_since()
+    }
+
+    /// Whether this replica has the newest value of a register that this agent proposes to.
+    #[must_use]
+    pub fn has_newest(&self, ve: &VeUid, member: &Replica) -> bool {
+        self.proposed.get(ve).is_some_and(|proposer| proposer.has_newest(member))
+    }
+
+    /// Keeps something back until all that was changed is chosen.
+    pub fn hold(&mut self, ve: &VeUid, held: Held) {
+        if let Some(proposer) = self.proposed.get_mut(ve) {
+            proposer.hold(held);
+        }
+    }
+
+    /// What may be done now.
+    pub fn release(&mut self, ve: &VeUid) -> Vec<Held> {
+        self.proposed.get_mut(ve).map(Proposer::release).unwrap_or_default()
+    }
+
+    /// Proposes what has changed.
+    pub fn propose(&mut self, ve: &VeUid, ctx: &mut Context) {
+        if let Some(proposer) = self.proposed.get_mut(ve) {
+            proposer.propose(ctx);
+        }
+    }
+
+    /// A gateway declares an environment whose handler this agent is to be, unless it knows of another that is alive: then
+    /// that one is returned.
+    pub fn declare(
+        &mut self,
+        from: &NodeName,
+        declared: VeDeclared,
+        is_live: &dyn Fn(&NodeName) -> bool,
+        ctx: &mut Context,
+    ) -> Option<NodeName> {
+        let ve = declared.uid.clone();
+        if let Some(proposer) = self.proposed.get_mut(&ve) {
+            proposer.declared.retain(|(gateway, _)| gateway != from);
+            proposer.declared.push((from.clone(), declared));
+            return None;
+        }
+        if let Some(handler) = self.handler(&ve).filter(|handler| **handler != self.own.node)
+            && is_live(handler)
+        {
+            return Some(handler.clone());
+        }
+        let set = match self.kept.get(&ve).and_then(|kept| kept.accepted.as_ref()) {
+            Some((_, record)) => record.set.clone(),
+            None => ReplicaSet::of(declared.replica_set.clone()),
+        };
+        if set.has(&self.own) && self.not_before.get(&ve).is_none_or(|at| *at <= ctx.now) {
+            let mut proposer = Proposer::ask(ve.clone(), self.next_round(&ve), set, ctx);
+            proposer.declared.push((from.clone(), declared));
+            self.proposed.insert(ve, proposer);
+        }
+        None
+    }
+
+    /// Takes the declarations that came before the round was won.
+    pub fn take_declared(&mut self, ve: &VeUid) -> Vec<(NodeName, VeDeclared)> {
+        let proposer = self.proposed.get_mut(ve);
+        proposer.map(|proposer| std::mem::take(&mut proposer.declared)).unwrap_or_default()
+    }
+
+    fn next_round(&self, ve: &VeUid) -> Ballot {
+        Ballot::of(self.turn(ve).map_or(0, |turn| turn.round) + 1, &self.own.node)
+    }
+
+    // ---- messages ----------------------------------------------------------------------------
+
+    /// A peer, or this agent itself, speaks about a register.
+    pub fn message(
+        &mut self,
+        from: &NodeName,
+        message: RegisterMessage,
+        ctx: &mut Context,
+    ) -> Option<Turn> {
+        let RegisterMessage { ve, disk, said } = message;
+        let by = Replica { node: from.clone(), disk };
+        match said {
+            Said::Ask { ballot } | Said::Propose { ballot, .. }
+                if ballot.node.as_ref() != Some(from) =>
+            {
+                None
+            }
+            Said::Ask { .. } | Said::Propose { .. } if disk != self.own.disk => {
+                let said = Said::OtherDisk { meant: disk };
+                self.answer(from, ve, said, ctx);
+                None
+            }
+            Said::Ask { ballot } => {
+                let said = self.keep(&ve, ctx, |kept| kept.ask(ballot));
+                self.answer(from, ve, said, ctx);
+                None
+            }
+            Said::Propose { ballot, record } => {
+                let said = self.keep(&ve, ctx, |kept| kept.propose(ballot, *record));
+                self.answer(from, ve, said, ctx);
+                None
+            }
+            Said::Promise { ballot, accepted } => {
+                let proposer = self.proposed.get_mut(&ve)?;
+                let newest = proposer.declared.last().map(|(_, declared)| declared.clone());
+                let first = |set: &ReplicaSet| Some(veh::first_record(newest?, set.clone()));
+                let won = proposer.promised(by, &ballot, accepted.map(|taken| *taken), first, ctx);
+                (won == Progress::Won).then_some(Turn::Leads(ve))
+            }
+            Said::Accepted { ballot } => {
+                let proposer = self.proposed.get_mut(&ve)?;
+                if proposer.accepted(by, &ballot) != Progress::Chosen {
+                    return None;
+                }
+                self.chosen += 1;
+                Some(Turn::Chosen(ve))
+            }
+            Said::Refused { ballot, promised } => {
+                let mine = self.proposed.get(&ve).map(Proposer::ballot);
+                if !mine.is_some_and(|mine| mine.is_turn_of(&ballot)) {
+                    return None;
+                }
+                self.step_down(&ve, promised, ctx);
+                Some(Turn::Deposed(ve))
+            }
+            Said::OtherDisk { meant } if meant != disk => Some(Turn::LostDisk(ve, from.clone())),
+            Said::OtherDisk { .. } => None,
+        }
+    }
+
+    fn answer(&self, to: &NodeName, ve: VeUid, said: Said, ctx: &mut Context) {
+        let disk = self.own.disk;
+        ctx.send(to, Message::Register(Box::new(RegisterMessage { ve, disk, said })));
+    }
+
+    /// Lets this agent's keeper of a register answer; what it says is on disk before it is said.
+    fn keep(
+        &mut self,
+        ve: &VeUid,
+        ctx: &mut Context,
+        answer: impl FnOnce(&mut Acceptor) -> (Said, bool),
+    ) -> Said {
+        let kept = self.kept.entry(ve.clone()).or_insert_with(|| Acceptor::new(ve.clone()));
+        let (said, news) = answer(kept);
+        if news {
+            ctx.keep(Kept::Register(kept.clone()));
+        }
+        said
+    }
+
+    fn step_down(&mut self, ve: &VeUid, to: Ballot, ctx: &mut Context) {
+        self.lost += 1;
+        self.proposed.remove(ve);
+        let heard = self.heard.entry(ve.clone()).or_default();
+        *heard = to.max(heard.clone());
+        let at = ctx.now + ctx.jitter(1_000, 3_000);
+        self.not_before.insert(ve.clone(), at);
+        self.look_soon(at);
+    }
+
+    // ---- time --------------------------------------------------------------------------------
+
+    /// Peers came or went: whatever they handled is looked at, and what they lack is said to them.
+    pub fn peers_changed(&mut self, up: &[&NodeName], now: Instant) {
+        self.look_at = Some(now);
+        for proposer in self.proposed.values_mut() {
+            let member = |set: &ReplicaSet| set.voices().any(|voice| up.contains(&&voice.node));
+            if proposer.record().is_none_or(|record| member(&record.set)) {
+                proposer.hurry(now);
+            }
+        }
+    }
+
+    fn look_soon(&mut self, at: Instant) {
+        self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// When something is due.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        let repeats = self.proposed.values().filter_map(Proposer::next_wakeup);
+        repeats.chain(self.look_at).min()
+    }
+
+    /// Does what is due: says again what was not answered, and takes over what has no live handler.
+    pub fn wake(&mut self, is_live: &dyn Fn(&NodeName) -> bool, ctx: &mut Context) {
+        for proposer in self.proposed.values_mut() {
+            proposer.wake(is_live, ctx);
+        }
+        if self.look_at.is_some_and(|at| at <= ctx.now) {
+            self.look_at = None;
+            let orphans: Vec<VeUid> =
+                self.kept.keys().filter(|ve| self.is_mine(ve, is_live)).cloned().collect();
+            for ve in orphans {
+                self.take_over(&ve, ctx);
+            }
+        }
+    }
+
+    /// Whether this agent is the one that is to handle an environment: the one that did, or the first live member of its set.
+    fn is_mine(&self, ve: &VeUid, is_live: &dyn Fn(&NodeName) -> bool) -> bool {
+        let Some((_, record)) = self.kept.get(ve).and_then(|kept| kept.accepted.as_ref()) else {
+            return false;
+        };
+        if record.tombstone || self.proposed.contains_key(ve) || !record.set.has(&self.own) {
+            return false;
+        }
+        let mut members = record.set.members.iter().map(|member| &member.node);
+        match self.handler(ve) {
+            Some(handler) if *handler == self.own.node => true,
+            Some(handler) if is_live(handler) && members.clone().any(|m| m == handler) => false,
+            _ => {
+                members.find(|node| **node == self.own.node || is_live(node))
+                    == Some(&self.own.node)
+            }
+        }
+    }
+
+    fn take_over(&mut self, ve: &VeUid, ctx: &mut Context) {
+        let own = self.handler(ve) == Some(&self.own.node);
+        if let Some(at) = self.not_before.get(ve).copied().filter(|at| *at > ctx.now && !own) {
+            return self.look_soon(at);
+        }
+        let Some((_, record)) = self.kept.get(ve).and_then(|kept| kept.accepted.as_ref()) else {
+            return;
+        };
+        let set = record.set.clone();
+        let proposer = Proposer::ask(ve.clone(), self.next_round(ve), set, ctx);
+        self.proposed.insert(ve.clone(), proposer);
+    }
+}
