@@ -56,6 +56,7 @@ impl Beliefs {
             Input::Message { .. } => "engine_inputs_message",
             Input::Cluster(_) => "engine_inputs_cluster",
             Input::Hypervisor(_) => "engine_inputs_hypervisor",
+            Input::Guard(_) => "engine_inputs_guard",
             Input::PeerKnown(_) | Input::PeerRevoked(_) => "engine_inputs_peer",
         };
         self.count(name, 1);
@@ -83,6 +84,7 @@ impl Beliefs {
             Action::Send { .. } => "engine_messages_sent",
             Action::Hypervisor { .. } => "engine_hypervisor_commands",
             Action::Cluster(_) => "engine_cluster_actions",
+            Action::Guard(_) => "engine_guard_allowances",
         };
         self.count(name, 1);
         match action {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::guard::Allowance;
 use super::id::{NodeName, VeName, VeUid, VmId};
 use super::record::Record;
 use super::report::{Happening, NodeReport, VeReport};
@@ -39,6 +40,8 @@ pub enum Action {
     },
     /// Tell or ask Kubernetes.
     Cluster(ClusterAction),
+    /// Tell this node's guard until when VMs may run here.
+    Guard(Allowance),
 }
 
 /// A command for the hypervisor. All are idempotent. The engine gives one at a time per VM.

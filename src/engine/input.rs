@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::GuardInput;
 use super::host::{DomainSeen, Failure, HostInfo, MigrationFigures, VmLoad};
 use super::id::{NodeName, VeName, VeUid, VmId};
 use super::spec::VeSpec;
@@ -27,6 +28,8 @@ pub enum Input {
     Cluster(ClusterInput),
     /// The hypervisor.
     Hypervisor(HypervisorInput),
+    /// This node's guard.
+    Guard(GuardInput),
 }
 
 /// What Kubernetes tells.

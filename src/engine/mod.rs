@@ -135,6 +135,7 @@ impl Engine {
                     self.room_appeared();
                 }
             }
+            Input::Guard(_) => {}
         }
         self.settle();
         std::mem::take(&mut self.ctx.out)

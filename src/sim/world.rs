@@ -522,6 +522,7 @@ impl World {
                     let (from, action) = (name.clone(), Box::new(action));
                     self.push(delay, Event::Api { from, action });
                 }
+                Action::Guard(_) => {}
             }
         }
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use discovery::admin::Admin;
 use discovery::agent::driver::{Driver, DriverConfig, Mailboxes, Ports};
 use discovery::agent::journal::{Codec, Journal, Loaded, Recovered};
-use discovery::agent::ports::INPUT_QUEUE;
+use discovery::agent::ports::{Guard, INPUT_QUEUE};
 use discovery::agent::snapshot::{Board, CounterSource};
+use discovery::engine::guard::Allowance;
 use discovery::engine::id::NodeName;
 use discovery::k8s::{Kubernetes, KubernetesConfig, Listing, connect};
 use discovery::libvirt::{Libvirt, LibvirtConfig};
@@ -98,7 +99,12 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         version: VERSION.into(),
         goal: flags.goal.into(),
     };
-    let ports = Ports { hypervisor: libvirt, peers: overlay.clone(), cluster: kubernetes.clone() };
+    let ports = Ports {
+        hypervisor: libvirt,
+        peers: overlay.clone(),
+        cluster: kubernetes.clone(),
+        guard: Arc::new(NoGuard),
+    };
     let mailboxes =
         Mailboxes { inputs: inputs_end, peer_news: peer_news_end, strangers: strangers_end };
     let driver = Driver::new(config, (journal, recovered), ports, mailboxes, board);
@@ -170,4 +176,11 @@ fn libvirt_config(flags: &Agent) -> LibvirtConfig {
     config.image_cache_limit_bytes = flags.image_cache_limit;
     config.file_roots.clone_from(&flags.image_dirs);
     config
+}
+
+/// A node without a guard: nobody ends its VMs for it.
+struct NoGuard;
+
+impl Guard for NoGuard {
+    fn allow(&self, _: Allowance) {}
 }
