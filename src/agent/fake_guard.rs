@@ -152,6 +152,10 @@ impl State {
     }
 
     fn take(&mut self, said: &Allowance) {
+        if self.held.as_ref().is_some_and(|held| held.lease != said.lease) {
+            // Guests of a lease that is over are not the new one's.
+            self.enforce();
+        }
         let now = clock::now();
         let held = Allowance::after(self.held.as_ref(), said);
         if !held.is_over(now) {

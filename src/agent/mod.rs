@@ -23,5 +23,6 @@ pub mod fake_peers;
 pub mod fake_tunnels;
 pub mod journal;
 pub mod memory_store;
+pub mod ours;
 pub mod ports;
 pub mod snapshot;
