@@ -9,10 +9,10 @@ use std::time::Duration;
 use discovery::admin::Admin;
 use discovery::agent::driver::{Driver, DriverConfig, Mailboxes, Ports};
 use discovery::agent::journal::{Codec, Journal, Loaded, Recovered};
-use discovery::agent::ports::{Guard, INPUT_QUEUE};
+use discovery::agent::ports::INPUT_QUEUE;
 use discovery::agent::snapshot::{Board, CounterSource};
-use discovery::engine::guard::Allowance;
 use discovery::engine::id::NodeName;
+use discovery::guard::client::GuardClient;
 use discovery::k8s::{Kubernetes, KubernetesConfig, Listing, connect};
 use discovery::libvirt::{Libvirt, LibvirtConfig};
 use discovery::net::identity::Identity;
@@ -77,6 +77,7 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         listing: Listing::default(),
     };
     let kubernetes = Arc::new(Kubernetes::start(kubernetes, client, inputs.clone(), peer_news));
+    let guard = Arc::new(GuardClient::start(flags.guard_socket.clone(), inputs.clone())?);
     let libvirt = Arc::new(Libvirt::start(libvirt_config(&flags), inputs, Some(overlay.clone()))?);
 
     let board = Board::new();
@@ -84,6 +85,7 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         overlay.counters(),
         Arc::new(counters::Kubernetes(kubernetes.counters())),
         Arc::new(counters::Hypervisor(libvirt.clone())),
+        Arc::new(counters::Guard(guard.clone())),
     ];
     let mut ended = stopping.clone();
     let admin = Admin::new(board.clone(), counters).serve(admin_listener, async move {
@@ -99,12 +101,8 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         version: VERSION.into(),
         goal: flags.goal.into(),
     };
-    let ports = Ports {
-        hypervisor: libvirt,
-        peers: overlay.clone(),
-        cluster: kubernetes.clone(),
-        guard: Arc::new(NoGuard),
-    };
+    let ports =
+        Ports { hypervisor: libvirt, peers: overlay.clone(), cluster: kubernetes.clone(), guard };
     let mailboxes =
         Mailboxes { inputs: inputs_end, peer_news: peer_news_end, strangers: strangers_end };
     let driver = Driver::new(config, (journal, recovered), ports, mailboxes, board);
@@ -176,11 +174,4 @@ fn libvirt_config(flags: &Agent) -> LibvirtConfig {
     config.image_cache_limit_bytes = flags.image_cache_limit;
     config.file_roots.clone_from(&flags.image_dirs);
     config
-}
-
-/// A node without a guard: nobody ends its VMs for it.
-struct NoGuard;
-
-impl Guard for NoGuard {
-    fn allow(&self, _: Allowance) {}
 }
