@@ -9,7 +9,8 @@
 //!   |      +---- driver: one task owns the Engine ----+           |
 //!   |            Engine::handle(now, Input) -> Effects            |
 //!   |            engine: dnt | vet | lrt   (pure, no IO)          |
-//!   +-------------------------------------------------------------+
+//!   +-----------------------------|-------------------------------+
+//!                                 +-- unix socket -- guard: ends VMs whose time is over
 //!   simulator: the same Engine, one thread, virtual time
 //! ```
 //!
@@ -29,6 +30,9 @@ pub mod agent;
 pub mod api;
 /// The centre: pure, synchronous, deterministic.
 pub mod engine;
+/// The guard of a node's VMs: a process of its own, and the agent's end of its socket.
+#[cfg(feature = "guard")]
+pub mod guard;
 /// Kubernetes: watch into inputs, reports into server-side apply.
 #[cfg(feature = "k8s")]
 pub mod k8s;

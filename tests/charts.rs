@@ -38,9 +38,54 @@ fn no_right_is_a_wildcard_and_no_capability_is_asked_for() {
             assert!(!(line.starts_with(field) && line.contains('*')), "{line}");
         }
     }
-    assert!(yaml.contains("drop: [ALL]") && !yaml.contains("add: ["), "capabilities are dropped");
-    assert!(!yaml.contains("privileged: true") && !yaml.contains("hostPID: true"));
+    let [agent, guard] = ["agent", "guard"].map(|name| daemon_set(&yaml, name));
+    assert!(agent.contains("drop: [ALL]") && !agent.contains("add: ["), "capabilities are dropped");
+    assert!(!agent.contains("hostPID: true") && !yaml.contains("privileged: true"));
+    assert_eq!(guard.matches("add: [KILL, IPC_LOCK, SYS_NICE]\n").count(), 1, "{guard}");
     assert!(yaml.contains("readOnlyRootFilesystem: true"));
+}
+
+/// The manifest of one of the DaemonSets.
+fn daemon_set(yaml: &str, name: &str) -> String {
+    let named = format!("\n  name: discovery-{name}\n");
+    let mut documents = yaml.split("\n---");
+    let found = documents.find(|one| one.contains("kind: DaemonSet\n") && one.contains(&named));
+    found.unwrap_or_else(|| panic!("no DaemonSet {name}: {yaml}")).to_owned()
+}
+
+#[test]
+fn a_guard_outlives_upgrades_and_has_no_word_with_the_api_server() {
+    let guard = daemon_set(&rendered(&[]), "guard");
+    for line in [
+        "type: OnDelete",
+        "priorityClassName: system-node-critical",
+        "automountServiceAccountToken: false",
+        "hostPID: true",
+        "readOnlyRootFilesystem: true",
+        "command: [discovery, guard]",
+        "value: \"/run/libvirt/qemu\"",
+        "{name: libvirt, mountPath: /run/libvirt, readOnly: true}",
+    ] {
+        assert!(guard.contains(line), "{line}: {guard}");
+    }
+    assert!(!guard.contains("serviceAccountName") && !guard.contains("DISCOVERY_WATCHDOG"));
+    // Both are told of one socket.
+    let yaml = rendered(&["--set", "guard.runDir=/run/elsewhere"]);
+    for name in ["agent", "guard"] {
+        let set = daemon_set(&yaml, name);
+        assert!(set.contains("value: \"/run/elsewhere/guard.sock\""), "{set}");
+        assert!(set.contains("mountPath: /run/elsewhere}"), "{set}");
+    }
+}
+
+#[test]
+fn a_watchdog_is_fed_where_it_is_asked_for() {
+    let guard = daemon_set(&rendered(&["--set", "guard.watchdog.enabled=true"]), "guard");
+    assert!(guard.contains("value: \"/dev/watchdog\"") && guard.contains("privileged: true"));
+    assert!(!guard.contains("DISCOVERY_WATCHDOG_TIMEOUT"), "the kernel is asked");
+    let told = "guard.watchdog.enabled=true,guard.watchdog.timeoutSeconds=8";
+    let guard = daemon_set(&rendered(&["--set", told]), "guard");
+    assert!(guard.contains("name: DISCOVERY_WATCHDOG_TIMEOUT\n              value: \"8\""));
 }
 
 #[test]
@@ -102,6 +147,10 @@ fn misspelt_and_absurd_values_are_refused_by_name() {
         ("metrics.serviceMonitor.interval=often", "interval"),
         ("updateStrategy.maxUnavailable=0", "maxUnavailable"),
         ("securityContext.capabilities={sys_admin}", "capabilities"),
+        ("guard.runDir=/var/lib/discovery", "runDir"),
+        ("guard.watchdog.enable=true", "enable"),
+        ("guard.watchdog.device=watchdog", "device"),
+        ("guard.watchdog.timeoutSeconds=10", "timeoutSeconds"),
         ("replicas=3", "replicas"),
     ] {
         let output = helm(&["template", "discovery", "charts/discovery", "--set", value]);

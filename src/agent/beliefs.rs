@@ -7,6 +7,7 @@ use super::snapshot::{
     Part, PartitionBelief, PeerBelief, ReservationBelief, Snapshot, VeBelief, VmBelief,
 };
 use crate::engine::effect::{Action, ClusterAction, HypervisorCommand};
+use crate::engine::guard::GuardInput;
 use crate::engine::id::{NodeName, VeUid};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input};
 use crate::engine::report::{NodeReport, VeReport};
@@ -56,6 +57,7 @@ impl Beliefs {
             Input::Message { .. } => "engine_inputs_message",
             Input::Cluster(_) => "engine_inputs_cluster",
             Input::Hypervisor(_) => "engine_inputs_hypervisor",
+            Input::Guard(_) => "engine_inputs_guard",
             Input::PeerKnown(_) | Input::PeerRevoked(_) => "engine_inputs_peer",
         };
         self.count(name, 1);
@@ -67,6 +69,11 @@ impl Beliefs {
             Input::Hypervisor(HypervisorInput::Available(available)) => {
                 self.hypervisor = Some(*available);
             }
+            Input::Guard(GuardInput::Connected { watchdog }) => {
+                self.gauge("guard_connected", 1.0);
+                self.gauge("guard_watchdog_seconds", watchdog.unwrap_or_default().as_secs_f64());
+            }
+            Input::Guard(GuardInput::Gone) => self.gauge("guard_connected", 0.0),
             Input::Hypervisor(HypervisorInput::Migrated { figures, .. }) => {
                 self.count("migrations_out", 1);
                 self.count("migration_milliseconds", figures.took_ms);
@@ -83,6 +90,7 @@ impl Beliefs {
             Action::Send { .. } => "engine_messages_sent",
             Action::Hypervisor { .. } => "engine_hypervisor_commands",
             Action::Cluster(_) => "engine_cluster_actions",
+            Action::Guard(_) => "engine_guard_allowances",
         };
         self.count(name, 1);
         match action {

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::beliefs::Beliefs;
 use super::clock;
 use super::journal::{Change, Journal, JournalError, RETRY, Recovered, Written};
-use super::ports::{Cluster, Hypervisor, PeerIdentity, PeerNews, Peers, Stranger};
+use super::ports::{Cluster, Guard, Hypervisor, PeerIdentity, PeerNews, Peers, Stranger};
 use super::snapshot::Board;
 use crate::engine::effect::{Action, ClusterAction, Effects};
 use crate::engine::id::NodeName;
@@ -54,6 +54,8 @@ pub struct Ports {
     pub peers: Arc<dyn Peers>,
     /// Tells people.
     pub cluster: Arc<dyn Cluster>,
+    /// Ends this node's VMs when their time is over, whatever becomes of this agent.
+    pub guard: Arc<dyn Guard>,
 }
 
 /// What the rims put things into, seen from this end.
@@ -315,6 +317,7 @@ impl Driver {
                 }
                 self.ports.cluster.submit(action);
             }
+            Action::Guard(allowance) => self.ports.guard.allow(allowance),
         }
     }
 

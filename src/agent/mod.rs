@@ -5,7 +5,7 @@
 //!   rims -- Input ----> [queue] --+                          +--> Peers::send
 //!   k8s  -- PeerNews -> [queue] --+-> driver -> journal ---->+--> Hypervisor::submit
 //!   net  -- Stranger -> [queue] --+   Engine    (thread)     +--> Cluster::submit
-//!   clock (timers) ---------------+     |
+//!   clock (timers) ---------------+     |                    +--> Guard::allow
 //!                                       +--> Board: what the admin pages show
 //! ```
 //!
@@ -17,10 +17,12 @@ pub mod beliefs;
 pub mod clock;
 pub mod driver;
 pub mod fake_cluster;
+pub mod fake_guard;
 pub mod fake_hypervisor;
 pub mod fake_peers;
 pub mod fake_tunnels;
 pub mod journal;
 pub mod memory_store;
+pub mod ours;
 pub mod ports;
 pub mod snapshot;

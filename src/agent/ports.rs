@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::engine::effect::{ClusterAction, HypervisorCommand};
+use crate::engine::guard::Allowance;
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::input::Input;
 use crate::engine::wire::Message;
@@ -174,6 +175,17 @@ pub trait Cluster: Send + Sync + 'static {
     /// A stranger knocked: look its key up (at most once in a while per key). A found one is reported
     /// as [`PeerNews::Known`].
     fn find_peer(&self, stranger: Stranger);
+}
+
+/// This node's guard: a process of its own, which outlives the agent, holds the time that VMs may run, and ends them when it
+/// is over. Reports [`Input::Guard`]: `Connected` and `Gone` in turn; after `Connected`, and after every change, what holds
+/// now: `Armed` (also for each allowance, when the guard keeps to it) or `Lapsed`, once every VM of ours has ended. A guard
+/// that nobody has told anything yet ends nothing and reports neither. A new lease counts once the VMs of one that was over
+/// have ended.
+pub trait Guard: Send + Sync + 'static {
+    /// Tells it, and returns at once. The newest allowance is told again whenever the guard comes back; older ones that it has
+    /// not been told are dropped.
+    fn allow(&self, allowance: Allowance);
 }
 
 /// What the Kubernetes rim learns about peers, for the driver to pin and revoke.

@@ -16,6 +16,26 @@ pub struct Allowance {
     pub until: Option<Instant>,
 }
 
+impl Allowance {
+    /// What holds once `said` was said to a guard that held `held`. A lease only ever grows, so an older word of it that arrives
+    /// late takes nothing away.
+    #[must_use]
+    pub fn after(held: Option<&Self>, said: &Self) -> Self {
+        match held {
+            Some(Self { lease, until: Some(held) }) if *lease == said.lease => {
+                Self { lease: *lease, until: said.until.map(|until| until.max(*held)) }
+            }
+            _ => said.clone(),
+        }
+    }
+
+    /// Whether the time is over.
+    #[must_use]
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
 /// What the guard tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuardInput {
@@ -35,4 +55,36 @@ pub enum GuardInput {
         /// How many there were.
         ended: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowance(lease: u64, until: impl Into<Option<u64>>) -> Allowance {
+        Allowance { lease, until: until.into().map(Instant) }
+    }
+
+    #[test]
+    fn the_newest_word_counts_but_a_lease_never_shrinks() {
+        let cases = [
+            (None, allowance(1, 5), allowance(1, 5)),
+            (Some(allowance(1, 5)), allowance(1, 9), allowance(1, 9)),
+            (Some(allowance(1, 9)), allowance(1, 5), allowance(1, 9)),
+            (Some(allowance(1, 9)), allowance(2, 5), allowance(2, 5)),
+            (Some(allowance(1, 9)), allowance(1, None), allowance(1, None)),
+            // A node that gets guardians: from here on it can be taken over.
+            (Some(allowance(1, None)), allowance(1, 5), allowance(1, 5)),
+        ];
+        for (held, said, holds) in cases {
+            assert_eq!(Allowance::after(held.as_ref(), &said), holds, "{held:?}, then {said:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_moment_is_over_and_without_a_deadline_none_is() {
+        assert!(!allowance(1, 5).is_over(Instant(4)));
+        assert!(allowance(1, 5).is_over(Instant(5)));
+        assert!(!allowance(1, None).is_over(Instant(u64::MAX)));
+    }
 }

@@ -1,7 +1,6 @@
 //! Which VM a domain is: its uuid, its metadata, and the places of its files.
 //!
-//! A domain is ours when it carries our metadata *and* the uuid that follows from it. A copy of one of
-//! our domains under another uuid is somebody's own. Names come from a declaration, so each is checked
+//! Which domain is ours, `agent::ours` says. Names come from a declaration, so each is checked
 //! again before it becomes part of a path.
 
 use std::io;
@@ -13,22 +12,10 @@ use uuid::Uuid;
 
 use super::projection::Projection;
 use super::xml::Element;
+pub use crate::agent::ours::{XMLNS, uuid_of};
 use crate::engine::host::{Failure, FailureKind};
 use crate::engine::id::{VeName, VmId};
 use crate::engine::spec::VmDefinition;
-
-/// The XML namespace of our metadata.
-pub const XMLNS: &str = "https://discovery.beyondtheclouds.io/xmlns/domain/1";
-
-/// What domains' uuids are derived under. Never to change: it would orphan every domain.
-const UUIDS: Uuid = Uuid::from_u128(0x6f3d_9c0e_51b7_4f0a_8a44_2d9e_c1f7_5b26);
-
-/// The uuid of a VM's domain: the same on every node and for ever.
-#[must_use]
-pub fn uuid_of(id: &VmId) -> Uuid {
-    let name = format!("{}/{}/{}", id.ve, id.member, id.index);
-    Uuid::new_v5(&UUIDS, name.as_bytes())
-}
 
 /// What our metadata says of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use discovery::agent::driver::{Driver, DriverConfig, Mailboxes, Ports};
 use discovery::agent::fake_cluster::FakeApiServer;
+use discovery::agent::fake_guard::FakeGuard;
 use discovery::agent::fake_hypervisor::FakeHypervisor;
 use discovery::agent::fake_peers::{self, FakeNetwork};
 use discovery::agent::journal::{Codec, Journal, JournalError, Loaded};
@@ -89,7 +90,8 @@ impl World {
         let (strangers, strangers_end) = mpsc::channel(64);
         let peers = self.network.join(&identity, inputs.clone(), strangers);
         let cluster = self.api.agent(identity, inputs.clone(), news);
-        hardware.attach(inputs);
+        hardware.attach(inputs.clone());
+        let guard = FakeGuard::start(None).attach(inputs);
         let config = DriverConfig {
             node: node(number),
             seed: number.into(),
@@ -101,6 +103,7 @@ impl World {
             hypervisor: hardware.fake.clone(),
             peers: Arc::new(peers),
             cluster: Arc::new(cluster),
+            guard,
         };
         let mailboxes =
             Mailboxes { inputs: inputs_end, peer_news: peer_news_end, strangers: strangers_end };

@@ -27,6 +27,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: agent
 {{- end }}
 
+{{- define "discovery.guard" -}}
+{{ include "discovery.name" . }}-guard
+{{- end }}
+
+{{- define "discovery.guardSelector" -}}
+app.kubernetes.io/name: discovery
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: guard
+{{- end }}
+
 {{- define "discovery.labels" -}}
 app.kubernetes.io/name: discovery
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -12,6 +12,7 @@ use discovery::agent::journal::{Codec, Journal, Loaded, Recovered};
 use discovery::agent::ports::INPUT_QUEUE;
 use discovery::agent::snapshot::{Board, CounterSource};
 use discovery::engine::id::NodeName;
+use discovery::guard::client::GuardClient;
 use discovery::k8s::{Kubernetes, KubernetesConfig, Listing, connect};
 use discovery::libvirt::{Libvirt, LibvirtConfig};
 use discovery::net::identity::Identity;
@@ -76,6 +77,7 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         listing: Listing::default(),
     };
     let kubernetes = Arc::new(Kubernetes::start(kubernetes, client, inputs.clone(), peer_news));
+    let guard = Arc::new(GuardClient::start(flags.guard_socket.clone(), inputs.clone())?);
     let libvirt = Arc::new(Libvirt::start(libvirt_config(&flags), inputs, Some(overlay.clone()))?);
 
     let board = Board::new();
@@ -83,6 +85,7 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         overlay.counters(),
         Arc::new(counters::Kubernetes(kubernetes.counters())),
         Arc::new(counters::Hypervisor(libvirt.clone())),
+        Arc::new(counters::Guard(guard.clone())),
     ];
     let mut ended = stopping.clone();
     let admin = Admin::new(board.clone(), counters).serve(admin_listener, async move {
@@ -98,7 +101,8 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         version: VERSION.into(),
         goal: flags.goal.into(),
     };
-    let ports = Ports { hypervisor: libvirt, peers: overlay.clone(), cluster: kubernetes.clone() };
+    let ports =
+        Ports { hypervisor: libvirt, peers: overlay.clone(), cluster: kubernetes.clone(), guard };
     let mailboxes =
         Mailboxes { inputs: inputs_end, peer_news: peer_news_end, strangers: strangers_end };
     let driver = Driver::new(config, (journal, recovered), ports, mailboxes, board);

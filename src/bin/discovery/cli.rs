@@ -44,6 +44,8 @@ Examples:
 pub enum Command {
     /// Run this node's agent, until it is told to end (SIGTERM). Guests run on without it.
     Agent(Box<Agent>),
+    /// Run this node's guard, until it is told to end (SIGTERM): ends VMs whose node's lease is over, whatever becomes of the agent.
+    Guard(Guard),
     /// Print the custom resource definitions, for `kubectl apply --server-side -f -`.
     Crds,
     /// Ask the API server whether every node's agent is well; the exit status says so.
@@ -131,9 +133,34 @@ pub struct Agent {
     /// What placements prefer where constraints leave a choice; the same on every node.
     #[arg(long, env = "DISCOVERY_GOAL", value_enum, default_value_t = Goal::Balance)]
     pub goal: Goal,
+    /// Where this node's guard listens.
+    #[arg(long, env = "DISCOVERY_GUARD_SOCKET", default_value = "/run/discovery/guard.sock")]
+    pub guard_socket: PathBuf,
     /// Path of a kubeconfig. Without it: KUBECONFIG, ~/.kube/config, or the pod's service account.
     #[arg(long, env = "DISCOVERY_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Guard {
+    /// Where the agent connects. The directory must be lost at a boot: the guard keeps there what it was told.
+    #[arg(long, env = "DISCOVERY_GUARD_SOCKET", default_value = "/run/discovery/guard.sock")]
+    pub socket: PathBuf,
+    /// Where libvirt keeps the status of its QEMU domains.
+    #[arg(long, env = "DISCOVERY_LIBVIRT_QEMU_DIR", default_value = "/run/libvirt/qemu")]
+    pub libvirt_run_dir: PathBuf,
+    /// A hardware watchdog to feed, such as /dev/watchdog. From here on the machine is reset when nobody feeds it.
+    #[arg(long, env = "DISCOVERY_WATCHDOG")]
+    pub watchdog: Option<PathBuf>,
+    /// The watchdog's time-out, where /sys/class/watchdog does not tell it.
+    #[arg(long, env = "DISCOVERY_WATCHDOG_TIMEOUT", value_parser = seconds, value_name = "SECONDS")]
+    pub watchdog_timeout: Option<Duration>,
+    /// F: how long a lease holds after its renewal was sent; the same as the agents'.
+    #[arg(long, env = "DISCOVERY_LEASE", default_value = "5", value_parser = seconds, value_name = "SECONDS")]
+    pub lease: Duration,
+    /// W: how long peers wait beyond it; the same as the agents'. The watchdog's time-out must be below both together.
+    #[arg(long, env = "DISCOVERY_LEASE_WAIT", default_value = "5", value_parser = seconds, value_name = "SECONDS")]
+    pub wait: Duration,
 }
 
 #[derive(Args)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use discovery::agent::snapshot::CounterSource;
+use discovery::guard::client::GuardClient;
 use discovery::k8s;
 use discovery::libvirt::Libvirt;
 
@@ -28,6 +29,20 @@ impl CounterSource for Hypervisor {
         BTreeMap::from([
             ("libvirt_connections".to_owned(), counters.connections),
             ("libvirt_calls_timed_out".to_owned(), counters.calls_timed_out),
+        ])
+    }
+}
+
+/// The guard's, as far as this agent has heard.
+pub struct Guard(pub Arc<GuardClient>);
+
+impl CounterSource for Guard {
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let counters = self.0.counters();
+        BTreeMap::from([
+            ("guard_connections".to_owned(), counters.connections),
+            ("guard_lapses".to_owned(), counters.lapses),
+            ("guard_vms_ended".to_owned(), counters.ended),
         ])
     }
 }

@@ -8,6 +8,7 @@ mod cli;
 mod counters;
 mod crds;
 mod doctor;
+mod guard;
 mod logs;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
     let cli::Cli { command, logs } = cli::Cli::parse();
     let result = match command {
         cli::Command::Agent(flags) => logs::start(&logs).and_then(|()| agent::run(*flags)),
+        cli::Command::Guard(flags) => logs::start(&logs).and_then(|()| guard::run(flags)),
         cli::Command::Crds => crds::run(),
         cli::Command::Doctor(flags) => logs::start(&logs).and_then(|()| doctor::run(&flags)),
     };
