@@ -73,6 +73,9 @@ pub enum LabError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Two instances of one VM ran at once, or it cannot be shown that they did not.
+    #[error("the record of guests is not clean:\n{0}")]
+    Twice(String),
     /// An answer of a program, or a file of the lab, is not what it should be.
     #[error("{what} is not as expected: {detail}")]
     Unexpected {

@@ -8,6 +8,7 @@
 //!                  ├─> view, audit     status and consoles; what the API server was asked
 //!                  ├─> product         the charts and the agent's image
 //!                  ├─> burst           many applies, measured from outside
+//!                  ├─> record          who runs when: every QEMU's start and end   (a process)
 //!                  └─> network, pki, kubeconfig, image, cgroup, process
 //!   layout: names, addresses, paths, used by all
 //! ```
@@ -32,6 +33,7 @@ pub mod node_init;
 mod pki;
 mod process;
 mod product;
+pub mod record;
 mod view;
 
 pub use audit::Request;

@@ -1,9 +1,15 @@
 //! The lab's command line; `hack/lab` builds and starts it.
 
-use std::{os::unix::process::CommandExt, path::PathBuf, process::ExitCode};
+use std::{
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
-use discovery_lab::{Burst, Lab, LabError, Layout, Result, files, node_index, node_init};
+use discovery_lab::{
+    Burst, Lab, LabError, Layout, Result, files, node_index, node_init, record::overlap::Recording,
+};
 
 /// A real Kubernetes of several nodes on this host, each node with its own libvirt.
 #[derive(Debug, Parser)]
@@ -77,6 +83,20 @@ enum Verb {
         /// Milliseconds from one to the next
         #[arg(long, default_value_t = 100)]
         every_ms: u64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Record every QEMU's start and end on this machine, until it is ended (Ctrl-C loses nothing)
+    Record {
+        /// JSON lines; replaced if it is there
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// What a record shows: how long VMs ran twice, and not at all; fails if one ever ran twice
+    Overlap {
+        /// What `record` has written
+        file: PathBuf,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -166,6 +186,11 @@ fn obey(verb: Verb) -> Result<()> {
             }
             Ok(())
         }
+        Verb::Record { out } => {
+            let out = out.unwrap_or_else(|| lab.layout().logs().join("qemu.jsonl"));
+            lab.record(&out, || false)
+        }
+        Verb::Overlap { file, json } => overlap(&file, json),
         Verb::NodeInit { name } => {
             node_init::run_node(&Layout::from_env(), &name, node_index(&name)?)
         }
@@ -200,6 +225,19 @@ fn status(lab: &Lab, json: bool) -> Result<()> {
         );
     }
     Ok(())
+}
+
+// Failing is an overlap, or a record that shows nothing.
+fn overlap(file: &Path, json: bool) -> Result<()> {
+    let recording = Recording::read(file)?;
+    match json {
+        true => println!("{:#}", serde_json::json!(recording.fates())),
+        false => print!("{}", recording.report()),
+    }
+    match recording.is_clean() {
+        true => Ok(()),
+        false => Err(LabError::Twice("see above".into())),
+    }
 }
 
 fn console(lab: &Lab, domain: &str, log: bool) -> Result<()> {
