@@ -93,6 +93,16 @@ impl Layout {
         self.logs().join("audit.log")
     }
 
+    /// Holds the size of each node's own disk for the product, MiB; absent: the nodes share the host's.
+    pub fn disk_size(&self) -> PathBuf {
+        self.dir.join("disk-mib")
+    }
+
+    /// That disk, as a file.
+    pub fn product_disk(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("product.img")
+    }
+
     /// The kubeconfig of a user of the cluster; `admin` may do everything.
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.dir.join(format!("{user}.kubeconfig"))
@@ -111,11 +121,19 @@ impl Layout {
     /// All that the lab writes into its directory, except the logs and the lock. `down` removes these and
     /// nothing else, since the directory may be one that holds other things.
     pub fn state(&self) -> Vec<PathBuf> {
-        let mut state: Vec<PathBuf> =
-            ["nodes", "pki", "etcd", "audit-policy.json", "busybox.tar", "discovery-lab"]
-                .into_iter()
-                .map(|name| self.dir.join(name))
-                .collect();
+        let mut state: Vec<PathBuf> = [
+            "nodes",
+            "pki",
+            "etcd",
+            "audit-policy.json",
+            "busybox.tar",
+            "discovery-lab",
+            "nemesis",
+            "disk-mib",
+        ]
+        .into_iter()
+        .map(|name| self.dir.join(name))
+        .collect();
         let users = [
             "admin",
             "controller-manager",

@@ -34,6 +34,7 @@ mod pki;
 mod process;
 mod product;
 pub mod record;
+mod switch;
 mod view;
 
 pub use audit::Request;

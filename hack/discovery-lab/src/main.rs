@@ -26,6 +26,9 @@ enum Verb {
         /// Nodes n1 to nN
         #[arg(long, default_value_t = 3)]
         nodes: u8,
+        /// Gives each new node a disk of its own for the product, so that it can be full
+        #[arg(long)]
+        disk_mib: Option<u32>,
     },
     /// End all of it and remove what it made, except the logs
     Down,
@@ -152,7 +155,7 @@ fn main() -> ExitCode {
 fn obey(verb: Verb) -> Result<()> {
     let lab = Lab::open().with_progress();
     match verb {
-        Verb::Up { nodes } => lab.up(nodes),
+        Verb::Up { nodes, disk_mib } => lab.up(nodes, disk_mib),
         Verb::Down => lab.down(),
         Verb::Status { json } => status(&lab, json),
         Verb::Env => {
