@@ -17,6 +17,7 @@ use crate::{
     error::{AtPath, LabError, Result, system},
     image,
     layout::{FILES_PORT, Layout, node_index},
+    nemesis::cut,
     network,
     node::{self, Node},
     process::{self, command, find, kill_and_wait, run, start_daemon},
@@ -218,6 +219,7 @@ impl Lab {
         kill_and_wait(&inits, GONE_WITHIN)?;
         kill_and_wait(&rest, GONE_WITHIN)?;
         cgroup::remove(&containers, GONE_WITHIN)?;
+        cut::remove_all(&self.layout)?;
         network::remove_all(&self.layout)?;
         node::remove_host_directories();
         for path in self.layout.state() {

@@ -93,6 +93,11 @@ impl Layout {
         self.logs().join("audit.log")
     }
 
+    /// A file for each fault that lasts.
+    pub fn nemesis(&self) -> PathBuf {
+        self.dir.join("nemesis")
+    }
+
     /// Holds the size of each node's own disk for the product, MiB; absent: the nodes share the host's.
     pub fn disk_size(&self) -> PathBuf {
         self.dir.join("disk-mib")
@@ -155,6 +160,11 @@ impl Layout {
     /// The host's end of a node's cable.
     pub fn cable(&self, index: u8) -> String {
         format!("{}-n{index}", self.bridge())
+    }
+
+    /// The table of the host's packet filter that cuts a node's cable.
+    pub fn cut_table(&self, index: u8) -> String {
+        format!("{}-cut-n{index}", self.bridge())
     }
 
     /// The host's address on the bridge; the API server and the file server listen there.

@@ -9,6 +9,8 @@
 //!                  ├─> product         the charts and the agent's image
 //!                  ├─> burst           many applies, measured from outside
 //!                  ├─> record          who runs when: every QEMU's start and end   (a process)
+//!                  ├─> nemesis         faults on purpose, one by one or hundreds of them
+//!                  ├─> measure         how long a VM is away when its node is lost
 //!                  └─> network, pki, kubeconfig, image, cgroup, process
 //!   layout: names, addresses, paths, used by all
 //! ```
@@ -26,6 +28,8 @@ mod image;
 mod kubeconfig;
 mod lab;
 mod layout;
+mod measure;
+pub mod nemesis;
 mod network;
 mod node;
 mod node_config;
@@ -43,6 +47,7 @@ pub use error::{LabError, Result};
 pub use image::{PAUSE_IMAGE, digest};
 pub use lab::Lab;
 pub use layout::{GUESTS_IN_NODE, Layout, MAX_NODES, node_index};
+pub use measure::{Loss, Measurement, Sample, Steps, table};
 pub use node::Node;
 pub use process::wait_for;
 pub use view::{NodeStatus, Status};

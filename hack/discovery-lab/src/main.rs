@@ -6,6 +6,8 @@ use std::{
     process::ExitCode,
 };
 
+mod faults;
+
 use clap::{Parser, Subcommand};
 use discovery_lab::{
     Burst, Lab, LabError, Layout, Result, files, node_index, node_init, record::overlap::Recording,
@@ -104,6 +106,12 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Make a fault happen, see that it did, and undo it; or many of them (run)
+    #[command(subcommand)]
+    Nemesis(faults::Nemesis),
+    /// Measure how long a VM is away when its node is lost
+    #[command(subcommand)]
+    Measure(faults::Measure),
     /// (of the lab itself) The first process of a node
     #[command(hide = true)]
     NodeInit { name: String },
@@ -194,6 +202,8 @@ fn obey(verb: Verb) -> Result<()> {
             lab.record(&out, || false)
         }
         Verb::Overlap { file, json } => overlap(&file, json),
+        Verb::Nemesis(verb) => faults::nemesis(&lab, verb),
+        Verb::Measure(verb) => faults::measure(&lab, &verb),
         Verb::NodeInit { name } => {
             node_init::run_node(&Layout::from_env(), &name, node_index(&name)?)
         }
