@@ -43,11 +43,6 @@ pub struct Steps(pub BTreeMap<Step, f64>);
 struct Told {
     timestamp: String,
     target: String,
-    fields: Fields,
-}
-
-#[derive(Deserialize)]
-struct Fields {
     step: Step,
     vm: Option<String>,
     node: Option<String>,
@@ -108,10 +103,10 @@ fn logs(layout: &Layout) -> Vec<PathBuf> {
 // A line as containerd writes it: time, stream, F (whole) or P, and what the agent wrote.
 fn told(line: &str, vm: &str, lost: &str) -> Option<(Step, i64)> {
     let told: Told = serde_json::from_str(&line[line.find('{')?..]).ok()?;
-    let same_vm = told.fields.vm.as_ref().is_none_or(|name| name.replace('/', ".") == vm);
-    let same_node = told.fields.node.as_ref().is_none_or(|node| node == lost);
+    let same_vm = told.vm.as_ref().is_none_or(|name| name.replace('/', ".") == vm);
+    let same_node = told.node.as_ref().is_none_or(|node| node == lost);
     let ours = told.target == "failover" && same_vm && same_node;
-    ours.then_some((told.fields.step, wall_ns(&told.timestamp)?))
+    ours.then_some((told.step, wall_ns(&told.timestamp)?))
 }
 
 /// `2026-01-02T03:04:05.678901Z` in nanoseconds since 1970.
@@ -146,7 +141,7 @@ mod tests {
         let line = |fields: &str| {
             format!(
                 "2026-01-01T00:00:00.1Z stdout F {{\"timestamp\":\"1970-01-01T00:00:01.000000Z\",\
-                 \"level\":\"INFO\",\"fields\":{{\"message\":\"x\",{fields}}},\"target\":\"failover\"}}"
+                 \"level\":\"INFO\",\"message\":\"x\",{fields},\"target\":\"failover\"}}"
             )
         };
         let of = |fields: &str| told(&line(fields), "a.ve-web-0", "n2").map(|(step, _)| step);

@@ -48,7 +48,7 @@ impl Lab {
 pub fn rank(fault: &Fault) -> u8 {
     match fault {
         Fault::ApiServer => 0,
-        Fault::Power { .. } => 1,
+        Fault::Power { .. } | Fault::Reboot { .. } => 1,
         _ => 2,
     }
 }

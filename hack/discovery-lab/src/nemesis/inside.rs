@@ -31,6 +31,8 @@ pub struct Running {
     pub pid: i32,
     /// Where.
     pub node: String,
+    /// Whether a signal has stopped it. It holds its VM all the same.
+    pub stopped: bool,
 }
 
 impl Inside {
@@ -79,7 +81,8 @@ pub fn qemus(layout: &Layout) -> Vec<Running> {
     for node in node::all(layout) {
         for process in processes(&node).iter().filter(|one| one.is_guest() && !one.has_ended()) {
             if let Some(qemu) = Qemu::of(process.pid) {
-                found.push(Running { qemu, pid: process.pid, node: node.name.clone() });
+                let (pid, stopped) = (process.pid, process.state == 'T');
+                found.push(Running { qemu, pid, node: node.name.clone(), stopped });
             }
         }
     }

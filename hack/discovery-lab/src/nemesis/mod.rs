@@ -265,16 +265,16 @@ impl Lab {
 
     fn undo(&self, fault: &Fault) -> Result<String> {
         match fault {
-            Fault::Power { node } => self.undo_power(node),
+            // A reboot that was killed in its middle has left the node off.
+            Fault::Power { node } | Fault::Reboot { node } => self.undo_power(node),
             Fault::Cut { node, .. } => self.undo_cut(node),
             Fault::Stall { node, who } => self.undo_stall(node, *who),
             Fault::LibvirtdStop { node } => self.undo_libvirtd_stop(node),
             Fault::DiskFull { node } => self.undo_disk_full(node),
             Fault::ApiServer => self.undo_api_server(),
-            Fault::Reboot { .. }
-            | Fault::LibvirtdKill { .. }
-            | Fault::Guest { .. }
-            | Fault::Upgrade => Ok(format!("{fault}: nothing to undo")),
+            Fault::LibvirtdKill { .. } | Fault::Guest { .. } | Fault::Upgrade => {
+                Ok(format!("{fault}: nothing to undo"))
+            }
         }
     }
 

@@ -20,6 +20,8 @@ use crate::{
 const NAMESPACE: &str = "nemesis";
 /// How often it is looked whether all is whole.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// For how long all must look whole.
+const STAYS: Duration = Duration::from_secs(2);
 /// How often it is said what is still waited for.
 const SAY_EVERY: Duration = Duration::from_secs(20);
 /// What a run is to do.
@@ -256,11 +258,19 @@ impl Going<'_> {
     fn until_whole(&self, what: &str) -> Option<Duration> {
         let started = Instant::now();
         let mut said = Instant::now();
+        let mut whole_since = None;
         loop {
             let missing = self.wanted.missing();
             if missing.is_empty() {
-                return Some(started.elapsed());
+                // What the API server shows may be from before the fault: all must be so, and stay so.
+                let since = *whole_since.get_or_insert(started.elapsed());
+                if started.elapsed() >= since + STAYS {
+                    return Some(since);
+                }
+                thread::sleep(LOOK_EVERY);
+                continue;
             }
+            whole_since = None;
             if started.elapsed() > self.run.deadline {
                 return None;
             }

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Ves, qemus};
+use super::{Ves, inside::processes, qemus};
 use crate::{control_plane, error::Result, lab::Lab, node};
 
 /// Where the product keeps the disks of VMs: `<uid of the environment>/<member>-<index>`.
@@ -36,6 +36,12 @@ impl<'a> Wanted<'a> {
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         // Cheap ones first: those that ask the API server cost a process each.
+        for node in node::all(&self.lab.layout) {
+            let inside = processes(&node);
+            if !inside.iter().any(|process| process.is_discovery("agent")) {
+                missing.push(format!("no agent runs on {}", node.name));
+            }
+        }
         self.guests(&mut missing);
         if missing.is_empty() {
             self.cluster(&mut missing);
@@ -59,6 +65,9 @@ impl<'a> Wanted<'a> {
     fn guests(&self, missing: &mut Vec<String>) {
         let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for one in qemus(&self.lab.layout) {
+            if one.stopped {
+                missing.push(format!("{} is stopped by a signal (SIGCONT)", one.qemu.name));
+            }
             let place =
                 if one.qemu.incoming { format!("{} (by a migration)", one.node) } else { one.node };
             places.entry(one.qemu.name).or_default().push(place);
