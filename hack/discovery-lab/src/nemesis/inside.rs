@@ -8,6 +8,7 @@ use std::{
 use crate::{
     layout::Layout,
     node::{self, Node},
+    process::find_all,
     record::{Qemu, pids},
 };
 
@@ -59,9 +60,45 @@ impl Inside {
 
 /// The node's first process and all that came from it, containers too. Empty when the node is off.
 pub fn processes(node: &Node<'_>) -> Vec<Inside> {
-    let Some(init) = node.init() else { return Vec::new() };
-    let all: BTreeMap<i32, (i32, Inside)> =
-        pids().into_iter().filter_map(|pid| Some((pid, read(pid)?))).collect();
+    node.init().map(|init| came_from(init, &snapshot())).unwrap_or_default()
+}
+
+/// The same of all nodes, by their names, from one look.
+pub fn everywhere(layout: &Layout) -> BTreeMap<String, Vec<Inside>> {
+    let all = snapshot();
+    let inits = find_all(layout).into_iter().filter(|process| process.is_node_init);
+    let mut inside: BTreeMap<String, Vec<Inside>> = inits
+        .filter_map(|init| Some((init.role.strip_prefix("node/")?.to_owned(), init.pid)))
+        .map(|(name, init)| (name, came_from(init, &all)))
+        .collect();
+    for node in node::all(layout) {
+        inside.entry(node.name).or_default();
+    }
+    inside
+}
+
+/// All guests of the lab's nodes.
+pub fn qemus(layout: &Layout) -> Vec<Running> {
+    let mut found = Vec::new();
+    for (node, processes) in everywhere(layout) {
+        for process in processes.iter().filter(|one| one.is_guest() && !one.has_ended()) {
+            if let Some(qemu) = Qemu::of(process.pid) {
+                let (pid, stopped) = (process.pid, process.state == 'T');
+                found.push(Running { qemu, pid, node: node.clone(), stopped });
+            }
+        }
+    }
+    found
+}
+
+/// All processes of this machine, with their parents.
+type Snapshot = BTreeMap<i32, (i32, Inside)>;
+
+fn snapshot() -> Snapshot {
+    pids().into_iter().filter_map(|pid| Some((pid, read(pid)?))).collect()
+}
+
+fn came_from(init: i32, all: &Snapshot) -> Vec<Inside> {
     let mut inside = BTreeSet::from([init]);
     loop {
         let before = inside.len();
@@ -73,20 +110,6 @@ pub fn processes(node: &Node<'_>) -> Vec<Inside> {
         }
     }
     inside.iter().filter_map(|pid| all.get(pid)).map(|(_, process)| process.clone()).collect()
-}
-
-/// All guests of the lab's nodes.
-pub fn qemus(layout: &Layout) -> Vec<Running> {
-    let mut found = Vec::new();
-    for node in node::all(layout) {
-        for process in processes(&node).iter().filter(|one| one.is_guest() && !one.has_ended()) {
-            if let Some(qemu) = Qemu::of(process.pid) {
-                let (pid, stopped) = (process.pid, process.state == 'T');
-                found.push(Running { qemu, pid, node: node.name.clone(), stopped });
-            }
-        }
-    }
-    found
 }
 
 fn read(pid: i32) -> Option<(i32, Inside)> {

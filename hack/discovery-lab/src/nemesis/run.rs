@@ -124,9 +124,9 @@ impl Lab {
             return Ok(run.kinds.clone());
         }
         let nodes = node::all(&self.layout);
-        let guarded = nodes.iter().all(|node| {
-            inside::processes(node).iter().any(|process| process.is_discovery("guard"))
-        });
+        let guarded = inside::everywhere(&self.layout)
+            .values()
+            .all(|inside| inside.iter().any(|process| process.is_discovery("guard")));
         let own_disks = nodes.iter().all(|node| node.has_own_disk());
         let mut kinds = Kind::ALL.to_vec();
         if !guarded {

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Ves, inside::processes, qemus};
+use super::{Ves, inside::everywhere, qemus};
 use crate::{control_plane, error::Result, lab::Lab, node};
 
 /// Where the product keeps the disks of VMs: `<uid of the environment>/<member>-<index>`.
@@ -36,10 +36,9 @@ impl<'a> Wanted<'a> {
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         // Cheap ones first: those that ask the API server cost a process each.
-        for node in node::all(&self.lab.layout) {
-            let inside = processes(&node);
+        for (node, inside) in everywhere(&self.lab.layout) {
             if !inside.iter().any(|process| process.is_discovery("agent")) {
-                missing.push(format!("no agent runs on {}", node.name));
+                missing.push(format!("no agent runs on {node}"));
             }
         }
         self.guests(&mut missing);
