@@ -79,10 +79,12 @@ impl Lab {
         let tape = Tape::begin(self, &self.layout.logs().join("measure.jsonl"))?;
         ves.apply(self)?;
         let result = self.measure_all(wanted, &ves, &tape);
+        // All of it is tried, whatever failed before.
         let healed = self.heal_all();
+        let deleted = ves.delete(self);
         let samples = result?;
         healed?;
-        ves.delete(self)?;
+        deleted?;
         let recording = tape.end()?;
         if !recording.is_clean() {
             return Err(LabError::Twice(recording.report()));
@@ -164,6 +166,11 @@ impl Lab {
         wait_for("the recorder to see it run", RUNS_WITHIN, "see its file", know)?;
         // Waited for.
         let (before, after) = found.ok_or_else(|| LabError::NoSuchDomain(VM.into()))?;
+        // A power loss is when the guest died; a cut is when the cable was taken.
+        let at_ns = match wanted.loss {
+            Loss::Power => before.to_ns.unwrap_or(at_ns),
+            Loss::Cut => at_ns,
+        };
         let steps = Steps::read(&self.layout, VM, &node, at_ns);
         Ok(sample(at_ns, &before, &after, steps))
     }
