@@ -114,6 +114,7 @@ impl Lab {
         network::ensure_bridge(&self.layout)?;
         control_plane::start(&self.layout)?;
         self.start_files(&program)?;
+        self.start_watchdogs(&program)?;
         self.say("the API server is ready; starting nodes");
         let names: Vec<String> = (1..=count).map(|index| format!("n{index}")).collect();
         let mut nodes = node::all(&self.layout);
@@ -198,6 +199,17 @@ impl Lab {
         let mut serve = command(program, ["serve-files"]);
         serve.arg(self.layout.guests()).arg(format!("{}:{FILES_PORT}", self.layout.host_ip()));
         start_daemon(&self.layout, "files", serve, &self.layout.logs().join("files.log")).map(drop)
+    }
+
+    fn start_watchdogs(&self, program: &Path) -> Result<()> {
+        if !find(&self.layout, "watchdog").is_empty() {
+            return Ok(());
+        }
+        let mut watch = command(program, ["watch"]);
+        watch.env("DISCOVERY_LAB_DIR", &self.layout.dir).env("DISCOVERY_LAB_NET", &self.layout.net);
+        watch.env("DISCOVERY_CACHE", &self.layout.cache);
+        start_daemon(&self.layout, "watchdog", watch, &self.layout.logs().join("watchdog.log"))
+            .map(drop)
     }
 
     /// Ends all that the lab has started and removes all that it has made, except its logs.

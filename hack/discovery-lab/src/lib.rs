@@ -8,6 +8,7 @@
 //!                  ├─> view, audit     status and consoles; what the API server was asked
 //!                  ├─> product         the charts and the agent's image
 //!                  ├─> burst           many applies, measured from outside
+//!                  ├─> watchdog        resets nodes that do not feed theirs                 (a process)
 //!                  ├─> record          who runs when: every QEMU's start and end   (a process)
 //!                  ├─> nemesis         faults on purpose, one by one or hundreds of them
 //!                  ├─> measure         how long a VM is away when its node is lost
@@ -40,6 +41,7 @@ mod product;
 pub mod record;
 mod switch;
 mod view;
+mod watchdog;
 
 pub use audit::Request;
 pub use burst::{Agent, Burst, Measured};

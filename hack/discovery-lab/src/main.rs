@@ -115,6 +115,9 @@ enum Verb {
     /// (of the lab itself) The first process of a node
     #[command(hide = true)]
     NodeInit { name: String },
+    /// (of the lab itself) All nodes' hardware watchdogs
+    #[command(hide = true)]
+    Watch,
     /// (of the lab itself) The server for guests' images
     #[command(hide = true)]
     ServeFiles { directory: PathBuf, listen: String },
@@ -207,6 +210,7 @@ fn obey(verb: Verb) -> Result<()> {
         Verb::NodeInit { name } => {
             node_init::run_node(&Layout::from_env(), &name, node_index(&name)?)
         }
+        Verb::Watch => lab.watch(),
         Verb::ServeFiles { directory, listen } => files::serve(&directory, &listen),
     }
 }

@@ -21,6 +21,7 @@ use std::{
 };
 
 use rustix::{
+    fs::{CWD, Mode, mkfifoat},
     mount::{
         MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
         mount_change, mount_move, mount_remount, unmount,
@@ -38,6 +39,8 @@ use crate::{
 
 /// Where the outside and the node's first process leave word for each other.
 pub const CONTROL: &str = "/run/lab";
+/// The node's hardware watchdog: a pipe to a process outside.
+pub const WATCHDOG: &str = "/run/lab/watchdog";
 /// The cable comes from outside, a moment after the namespace is there.
 const CABLE_WITHIN: Duration = Duration::from_secs(60);
 /// Killed processes hold mounts for a moment.
@@ -86,6 +89,7 @@ fn arrange_mounts(config: &NodeConfig<'_>) -> Result<()> {
     for directory in [CONTROL, "/run/lock", "/run/libvirt", "/run/containerd"] {
         fs::create_dir_all(directory).at(directory)?;
     }
+    system("make the watchdog's pipe", mkfifoat(CWD, WATCHDOG, Mode::RUSR | Mode::WUSR))?;
     bind_file(&node.join("hosts"), Path::new("/etc/hosts"))?;
     bind_file(&node.join("resolv.conf"), &resolv)?;
     if Path::new("/etc/machine-id").exists() {

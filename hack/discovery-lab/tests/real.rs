@@ -263,6 +263,29 @@ fn every_fault_proves_that_it_fired_and_is_undone() {
     assert_eq!(lab.left_behind(), Vec::<String>::new());
 }
 
+#[test]
+fn a_node_that_does_not_feed_its_watchdog_is_reset() {
+    let lab = Real::new();
+    lab.must(&["up", "--nodes", "2"]);
+    let boot = |node: &str| {
+        let read = lab.run(&["exec", node, "cat", "/proc/sys/kernel/random/boot_id"]);
+        shown(&read.stdout)
+    };
+    let before = [boot("n1"), boot("n2")];
+    let write = |node: &str, bytes: &str| {
+        let script = format!("printf {bytes} > /run/lab/watchdog");
+        lab.must(&["exec", node, "sh", "-c", &script]);
+    };
+    write("n1", "1");
+    write("n2", "1V");
+    // It works however still the node stands.
+    lab.must(&["nemesis", "stall", "--node", "n1", "--all-but-guests"]);
+    wait_for("n1 to be reset", SOON, "", || !["", &*before[0]].contains(&&*boot("n1")))
+        .expect("it was armed");
+    assert_eq!(boot("n2"), before[1], "it was disarmed");
+    wait_for("n1", SOON, "", || lab.ready_nodes() == ["n1", "n2"]).expect("it boots again");
+}
+
 fn shown(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
