@@ -12,6 +12,8 @@ use std::{
 
 use discovery_lab::wait_for;
 
+/// Of no lab that there is.
+const LAB: &str = "/nowhere/recorded-lab";
 const SOON: Duration = Duration::from_secs(20);
 
 /// A recorder in a process of its own, and where it writes.
@@ -25,6 +27,7 @@ impl Recorder {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.jsonl"));
         let _ = std::fs::remove_file(&file);
         let mut record = Command::new(env!("CARGO_BIN_EXE_discovery-lab"));
+        record.env("DISCOVERY_LAB_DIR", LAB);
         record.args(["record", "--out"]).arg(&file).stderr(Stdio::null());
         let child = record.spawn().expect("cargo has built the program");
         let recorder = Self { child, file };
@@ -77,7 +80,21 @@ impl Fake {
         let mut shell = Command::new("sh");
         shell.arg0("/usr/bin/qemu-system-x86_64").args(["-c", "echo up; read line", "sh"]);
         shell.args(["-name", &format!("guest=shop.{vm},debug-threads=on"), "-uuid", vm]).args(more);
-        let child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        Self::up(&mut shell)
+    }
+
+    /// The same on a node: in a pid namespace whose first process has the lab's mark.
+    fn on_node(node: &str, vm: &str) -> Self {
+        let qemu = format!(
+            "exec -a qemu-system-x86_64 sh -c 'echo up; read line' sh -name guest=shop.{vm} -uuid {vm}"
+        );
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--kill-child", "bash", "-c", &format!("({qemu}); true")]);
+        Self::up(unshare.env("DISCOVERY_LAB_PROCESS", format!("{LAB} node/{node}")))
+    }
+
+    fn up(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.expect("every system has a shell");
         let mut line = String::new();
         let output = child.stdout.as_mut().expect("it is piped");
@@ -130,6 +147,18 @@ fn one_process_after_the_other_is_clean() {
     let output = recorder.overlap();
     assert!(output.status.success(), "{output:?}");
     assert!(shown(&output).contains("shop.clean"), "{}", shown(&output));
+}
+
+#[test]
+fn a_guest_is_told_with_its_node() {
+    let recorder = Recorder::start("node");
+    let fake = Fake::on_node("n7", "node");
+    recorder.until_seen("start", 1, "node");
+    let text = std::fs::read_to_string(&recorder.file).expect("it is there");
+    assert!(text.contains("\"name\":\"shop.node\"") && text.contains("\"node\":\"n7\""), "{text}");
+    drop(fake);
+    // Its namespace goes with its first process, and it with that.
+    recorder.until_seen("end", 1, "node");
 }
 
 /// It could be continued at any time.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::Write,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -25,7 +25,7 @@ use crate::{
     error::{AtPath, Result, system},
     lab::Lab,
     layout::Layout,
-    node,
+    process::node_of,
 };
 
 /// How often a guest that does not run yet is looked at, and `/proc` where there is no connector.
@@ -39,6 +39,8 @@ const QUIET_NS: u64 = 300_000;
 const RUNS_NS: u64 = 3_000_000;
 /// The same since the first look, should a guest ever run in very thin slices.
 const RUNS_IN_ALL_NS: u64 = 20_000_000;
+/// A guest that has not run by then is not looked at any more, unless it is a target: it counts in any case.
+const RUNS_WITHIN_NS: u64 = 120_000_000_000;
 /// Processors that are not to be seen by then never will be.
 const PROCESSORS_WITHIN_NS: u64 = 10_000_000_000;
 
@@ -48,7 +50,7 @@ pub struct Recorder {
     out: File,
     path: PathBuf,
     connector: Option<Connector>,
-    nodes: Nodes,
+    layout: Layout,
     open: BTreeMap<i32, Open>,
     next: u64,
     said_ns: u64,
@@ -83,7 +85,7 @@ impl Recorder {
             out: File::create(path).at(path)?,
             path: path.to_owned(),
             connector,
-            nodes: Nodes { layout: layout.clone(), known: BTreeMap::new() },
+            layout: layout.clone(),
             open: BTreeMap::new(),
             next: 0,
             said_ns: 0,
@@ -208,7 +210,7 @@ impl Recorder {
     }
 
     fn write_start(&mut self, process: u64, pid: i32, at_ns: u64, qemu: Qemu) -> Result<()> {
-        let node = self.nodes.of(pid);
+        let node = node_of(&self.layout, pid);
         let Qemu { uuid: vm, name, incoming } = qemu;
         self.write(&Line::Start { at_ns, process, vm, name, pid, node, incoming })
     }
@@ -221,6 +223,10 @@ impl Recorder {
         let runs = waits.look(now_ns, guest_time_ns(pid), open.started_ns);
         let process = open.process;
         match runs {
+            None if !waits.incoming && now_ns > open.started_ns + RUNS_WITHIN_NS => {
+                open.waits = None;
+                Ok(())
+            }
             None => Ok(()),
             Some(at_ns) => {
                 open.waits = None;
@@ -268,27 +274,6 @@ impl Waits {
         }
         let runs = ran.saturating_sub(quiet_ran) >= RUNS_NS;
         (runs || ran.saturating_sub(first) >= RUNS_IN_ALL_NS).then_some(quiet_at)
-    }
-}
-
-/// The lab's nodes, told by their pid namespaces. A node has another one at each boot.
-#[derive(Debug)]
-struct Nodes {
-    layout: Layout,
-    known: BTreeMap<PathBuf, String>,
-}
-
-impl Nodes {
-    fn of(&mut self, pid: i32) -> Option<String> {
-        let namespace = fs::read_link(format!("/proc/{pid}/ns/pid")).ok()?;
-        if !self.known.contains_key(&namespace) {
-            for node in node::all(&self.layout) {
-                let init = node.init();
-                let own = init.and_then(|init| fs::read_link(format!("/proc/{init}/ns/pid")).ok());
-                self.known.extend(own.map(|own| (own, node.name)));
-            }
-        }
-        self.known.get(&namespace).cloned()
     }
 }
 
