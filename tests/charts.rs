@@ -82,6 +82,16 @@ fn the_goal_of_placements_is_told_to_the_agent() {
 }
 
 #[test]
+fn the_threshold_of_relief_reaches_the_agent_with_its_tenths() {
+    let name = "name: DISCOVERY_MIGRATION_MUST_SAVE\n              value: ";
+    assert!(rendered(&[]).contains(&format!("{name}\"9.2\"")));
+    for seconds in ["12", "21.6"] {
+        let set = format!("agent.scheduling.migrationMustSaveSeconds={seconds}");
+        assert!(rendered(&["--set", &set]).contains(&format!("{name}\"{seconds}\"")));
+    }
+}
+
+#[test]
 fn everything_can_be_switched_off() {
     let yaml = rendered(&["--set", "admission.enforce=false,admission.finalizer=false"]);
     assert!(!yaml.contains("AdmissionPolicy"));
@@ -96,6 +106,7 @@ fn misspelt_and_absurd_values_are_refused_by_name() {
         ("agent.imageCacheLimit=lots", "imageCacheLimit"),
         ("agent.logFormat=xml", "logFormat"),
         ("agent.scheduling.goal=spread", "goal"),
+        ("agent.scheduling.migrationMustSaveSeconds=0.5", "migrationMustSaveSeconds"),
         ("agent.libvirt.uri=/run/libvirt", "uri"),
         ("image.digest=sha256:abc", "digest"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),

@@ -16,6 +16,7 @@ use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, VeDeclared};
 use crate::engine::invariants::{self, Broken};
 use crate::engine::lrt::ZONE_LABEL;
+use crate::engine::lrt::relief::THRESHOLD_S;
 use crate::engine::lrt::solver::Goal;
 use crate::engine::record::{Kept, Record, RecordKey};
 use crate::engine::report::{Happening, VeReport};
@@ -221,7 +222,7 @@ impl World {
         let config = Config {
             node: name.clone(),
             seed: seed ^ salt,
-            threshold_s: Some(9.0),
+            threshold_s: Some(THRESHOLD_S),
             goal: self.goal,
         };
         let kept = node.disk.values().cloned().collect();

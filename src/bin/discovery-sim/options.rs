@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use discovery::engine::lrt::relief::THRESHOLD_S;
 use discovery::sim::datacenter::catalogue::Name;
-use discovery::sim::datacenter::schedulers::discovery::THRESHOLD_S;
 
 /// Under `--help`.
 pub const METRICS: &str = "\

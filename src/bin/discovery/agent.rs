@@ -94,7 +94,7 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
     let config = DriverConfig {
         node: node.clone(),
         seed: rand::random(),
-        threshold_s: (!flags.leave_overloads).then_some(flags.migration_must_save.as_secs_f64()),
+        threshold_s: (!flags.leave_overloads).then_some(flags.migration_must_save),
         version: VERSION.into(),
         goal: flags.goal.into(),
     };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use discovery::engine::lrt::relief::THRESHOLD_S;
 use discovery::engine::lrt::solver;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -116,15 +117,15 @@ pub struct Agent {
     #[arg(long, env = "DISCOVERY_IMAGE_DIRS", value_delimiter = ':')]
     pub image_dirs: Vec<PathBuf>,
     /// How many seconds of overload a live migration must save, by what the agents have learnt of the VMs' loads, for a VM
-    /// to be moved. Less: more migrations and less overload.
+    /// to be moved; `9.2` and `9.2s` are the same. Less: more migrations and less overload.
     #[arg(
         long,
         env = "DISCOVERY_MIGRATION_MUST_SAVE",
-        default_value = "9",
-        value_parser = seconds,
+        default_value_t = THRESHOLD_S,
+        value_parser = decimal_seconds,
         value_name = "SECONDS"
     )]
-    pub migration_must_save: Duration,
+    pub migration_must_save: f64,
     /// Move no VM because its node is overloaded. Nodes in maintenance are emptied all the same.
     #[arg(long, env = "DISCOVERY_LEAVE_OVERLOADS")]
     pub leave_overloads: bool,
@@ -157,4 +158,24 @@ fn bytes(text: &str) -> Result<u64, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let text = text.strip_suffix('s').unwrap_or(text);
     text.parse().map(Duration::from_secs).map_err(|_| "not a number of seconds".to_owned())
+}
+
+fn decimal_seconds(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse::<f64>();
+    let sane = number.ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+    sane.ok_or_else(|| "not a number of seconds, such as 9.2".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_may_have_decimals_where_tenths_matter() {
+        assert_eq!(decimal_seconds("9.2"), Ok(9.2));
+        assert_eq!(decimal_seconds("12s"), Ok(12.0));
+        for wrong in ["", "-1", "inf", "NaN", "9,2"] {
+            assert!(decimal_seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 }

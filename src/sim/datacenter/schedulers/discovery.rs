@@ -14,9 +14,6 @@ use crate::engine::lrt::relief::protocol::{Message, Part};
 use crate::engine::lrt::relief::{Effect, Input, Now, Relief, Rules};
 use crate::engine::time::Instant;
 
-/// Seconds of overload that a migration must save, unless the cluster says otherwise (agents take whole seconds, 9): about
-/// what a migration takes, and about twice the migrations of DVMS as published (the curve is in docs/benchmarks.md).
-pub const THRESHOLD_S: f64 = 9.2;
 /// Peers on each side of a node that it knows: 8 near ones.
 const NEAR: usize = 4;
 /// Rings through all nodes in random order; on each a node knows the one before it and the one after: 8 far ones.
