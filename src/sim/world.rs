@@ -18,6 +18,7 @@ use crate::engine::invariants::{self, Broken};
 use crate::engine::lrt::ZONE_LABEL;
 use crate::engine::lrt::relief::THRESHOLD_S;
 use crate::engine::lrt::solver::Goal;
+use crate::engine::lrt::transit::MigrationLimits;
 use crate::engine::record::{Kept, Record, RecordKey};
 use crate::engine::report::{Happening, VeReport};
 use crate::engine::spec::{Resources, VeSpec};
@@ -224,6 +225,7 @@ impl World {
             seed: seed ^ salt,
             threshold_s: Some(THRESHOLD_S),
             goal: self.goal,
+            limits: MigrationLimits::default(),
         };
         let kept = node.disk.values().cloned().collect();
         let (engine, effects) = Engine::recover(config, kept, now);

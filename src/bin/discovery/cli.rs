@@ -129,6 +129,26 @@ pub struct Agent {
     /// Move no VM because its node is overloaded. Nodes in maintenance are emptied all the same.
     #[arg(long, env = "DISCOVERY_LEAVE_OVERLOADS")]
     pub leave_overloads: bool,
+    /// Bytes a second that all VMs that leave this node by live migration may use together (a quantity: `100Mi`). The
+    /// disks of a VM are copied before its memory, each with as much as the VM may have. Without: no limit.
+    #[arg(long, env = "DISCOVERY_MIGRATION_BANDWIDTH", value_parser = bandwidth)]
+    pub migration_bandwidth: Option<u64>,
+    /// How many VMs leave this node by live migration at the same time, 1 to 16. They share the bandwidth.
+    #[arg(
+        long,
+        env = "DISCOVERY_MIGRATIONS_OUT",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u8).range(1..=16)
+    )]
+    pub migrations_out: u8,
+    /// How many VMs may be on their way to this node at the same time, 1 to 16.
+    #[arg(
+        long,
+        env = "DISCOVERY_MIGRATIONS_IN",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u8).range(1..=16)
+    )]
+    pub migrations_in: u8,
     /// What placements prefer where constraints leave a choice; the same on every node.
     #[arg(long, env = "DISCOVERY_GOAL", value_enum, default_value_t = Goal::Balance)]
     pub goal: Goal,
@@ -153,6 +173,12 @@ pub struct Doctor {
 /// A Kubernetes quantity of bytes: `20Gi`.
 fn bytes(text: &str) -> Result<u64, String> {
     discovery::api::bytes(&Quantity(text.to_owned())).map_err(|error| error.to_string())
+}
+
+/// libvirt counts it in MiB.
+fn bandwidth(text: &str) -> Result<u64, String> {
+    let sane = bytes(text)?;
+    if sane >= 1 << 20 { Ok(sane) } else { Err("less than 1Mi a second".to_owned()) }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
