@@ -51,6 +51,7 @@ use lrt::Lrt;
 use lrt::partition::Asked;
 use lrt::procedure::{Ended, Request};
 use lrt::solver::Goal;
+use lrt::transit::MigrationLimits;
 use record::Kept;
 use replica::{DiskId, Replica};
 use report::NodeReport;
@@ -73,6 +74,8 @@ pub struct Config {
     pub goal: Goal,
     /// The times that this node's leases are made of.
     pub times: Times,
+    /// What live migrations may take of this node.
+    pub limits: MigrationLimits,
 }
 
 /// One agent's engine.
@@ -123,7 +126,9 @@ impl Engine {
         let out = std::mem::take(&mut ctx.out);
         let engine = Self {
             dnt: Dnt::new(&config.node, incarnation, config.seed.wrapping_add(1)),
-            lrt: Lrt::recover(vms, incarnation, config.threshold_s).with_goal(config.goal),
+            lrt: Lrt::recover(vms, incarnation, config.threshold_s)
+                .with_goal(config.goal)
+                .with_limits(config.limits),
             tenant: Tenant::recover(own.clone(), config.times, leases),
             guardian: Guardian::recover(wards, now),
             fences: Fences::default(),

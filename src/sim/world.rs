@@ -19,7 +19,9 @@ use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, V
 use crate::engine::invariants::{self, Broken};
 use crate::engine::lease::Times;
 use crate::engine::lrt::ZONE_LABEL;
+use crate::engine::lrt::relief::THRESHOLD_S;
 use crate::engine::lrt::solver::Goal;
+use crate::engine::lrt::transit::MigrationLimits;
 use crate::engine::record::{Kept, Record, RecordKey};
 use crate::engine::report::{Happening, VeReport};
 use crate::engine::spec::{Resources, VeSpec};
@@ -238,9 +240,10 @@ impl World {
         let config = Config {
             node: name.clone(),
             seed: seed ^ salt,
-            threshold_s: Some(9.0),
+            threshold_s: Some(THRESHOLD_S),
             goal: self.goal,
             times: Times::default(),
+            limits: MigrationLimits::default(),
         };
         let kept = node.disk.values().cloned().collect();
         let (engine, effects) = Engine::recover(config, kept, now);
