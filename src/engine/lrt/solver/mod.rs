@@ -4,6 +4,7 @@
 //!   Problem, offers ──> board.rs   names become numbers; what each constraint counts: tally.rs
 //!                   ──> search.rs  depth first, bounded by steps; the goal orders nodes: goal.rs
 //!                   ──> why.rs     nothing found: what is short; else which constraints clash: clash.rs
+//!                   ──> plan/      nothing found: which VMs could be moved to make room, and in which order
 //! ```
 //!
 //! Every partial assignment satisfies every constraint, so each full one is an answer; the search goes on
@@ -13,6 +14,7 @@ mod board;
 mod clash;
 mod goal;
 mod moves;
+pub mod plan;
 mod search;
 mod spare;
 mod tally;
