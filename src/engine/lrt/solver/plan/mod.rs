@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   Situation ──> focus.rs     many nodes: the few that matter
-//!             ──> search.rs    A* over where everybody is, bounded by steps; what is still to be moved
-//!                              at least: bound.rs
+//!             ──> search.rs    A* over where everybody is (board.rs), bounded by steps; what is still to be moved
+//!                              at least: bound.rs; what a hasty answer can do without: lighten.rs
 //!             ──> schedule.rs  the moves one by one become steps of moves at the same time
 //! ```
 //!
@@ -13,8 +13,10 @@
 //! another as the plan: F. Hermenier et al., *Entropy: a consolidation manager for clusters*, VEE 2009; the search is A* with
 //! an additive bound.)
 
+mod board;
 mod bound;
 mod focus;
+mod lighten;
 mod schedule;
 mod search;
 #[cfg(test)]
@@ -89,9 +91,18 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// For one attempt of an agent: some tens of milliseconds.
-    pub const FULL: Self = Self { exact: 60_000, greedy: 60_000 };
+    /// For one attempt of an agent: a few tens of milliseconds.
+    pub const FULL: Self = Self { exact: 20_000, greedy: 10_000 };
+
+    /// Of many tenants a move takes longer to look at: fewer are, in about the same time.
+    fn among(self, tenants: usize) -> Self {
+        let share = |steps: u32| (steps as usize * FEW / tenants.max(FEW)) as u32;
+        Self { exact: share(self.exact), greedy: share(self.greedy) }
+    }
 }
+
+/// Among so many tenants the effort is what it says.
+const FEW: usize = 16;
 
 /// Finds a plan: everybody who wants room has it at the end, and who must leave a node has left.
 ///
@@ -99,7 +110,7 @@ impl Effort {
 #[must_use]
 pub fn plan(situation: &Situation, effort: Effort) -> Option<Plan> {
     let focus = focus::on(situation);
-    let found = search::run(&focus.situation, effort)?;
+    let found = search::run(&focus.situation, effort.among(focus.tenants.len()))?;
     let mut plan = schedule::plan(&focus.situation, found);
     for step in plan.steps.iter_mut().flatten() {
         let Move { tenant, from, to } = *step;
