@@ -48,6 +48,12 @@ impl Moves {
         self.stuck.values().map(|(_, at)| *at).min()
     }
 
+    /// Those that are due are tried later.
+    fn put_off(&mut self, now: Instant) {
+        let due = self.stuck.values_mut().filter(|(_, at)| *at <= now);
+        due.for_each(|(_, at)| *at = now + TRY_AGAIN);
+    }
+
     /// Room may have appeared.
     pub fn hurry(&mut self, soon: Instant) {
         for (_, at) in self.stuck.values_mut() {
@@ -237,7 +243,11 @@ impl Veh {
             stuck.values_mut().for_each(|(_, at)| *at = (*at).max(ctx.now + TRY_AGAIN));
             return;
         }
-        let Some(next) = self.next_to_move(record, ctx.now) else { return };
+        let Some(next) = self.next_to_move(record, ctx.now) else {
+            // Those that are due do not run at this moment: there is nothing to wake up for.
+            self.moves.put_off(ctx.now);
+            return;
+        };
         let Wanted { id, from, only, why } = next;
         if let Some(bound) = bound(record, &id) {
             let text = format!("{bound} keeps it where it is");
