@@ -31,4 +31,6 @@ mod moves_crash_tests;
 #[cfg(test)]
 mod moves_tests;
 #[cfg(test)]
+mod room_tests;
+#[cfg(test)]
 mod tests;
