@@ -52,7 +52,7 @@ use lrt::partition::Asked;
 use lrt::procedure::{Ended, Request};
 use lrt::solver::Goal;
 use lrt::transit::MigrationLimits;
-use record::Kept;
+use record::{Kept, MoveReason};
 use replica::{DiskId, Replica};
 use report::NodeReport;
 use time::Instant;
@@ -310,7 +310,8 @@ impl Engine {
                 let lease = lease.filter(|lease| lease.holder.node == *from);
                 self.observed(from, ve, Told { order, leaving, lease, vms });
             }
-            Message::Move { vm, to } => self.asked_to_move(from, &vm, to),
+            Message::Move { vm, to, why } => self.asked_to_move(from, &vm, (to, why)),
+            Message::MakeRoom { vm, to } => self.lrt.asked_to_make_room(&vm, to, &mut self.ctx),
             Message::Stays { vm, why } => self.lrt.stays(from, &vm, why, &mut self.ctx),
             Message::Relief(said) => self.lrt.relief_said(from, said, &mut self.ctx),
             // Somebody speaks in another's name.
@@ -491,7 +492,7 @@ impl Engine {
         }
     }
 
-    fn asked_to_move(&mut self, from: &NodeName, vm: &VmId, to: NodeName) {
+    fn asked_to_move(&mut self, from: &NodeName, vm: &VmId, to: (NodeName, MoveReason)) {
         self.tell_veh(&vm.ve, |veh, rooms, ctx| veh.asked_to_move(from, vm, to, rooms, ctx));
     }
 

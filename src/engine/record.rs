@@ -132,6 +132,8 @@ pub enum MoveReason {
     Maintenance,
     /// Its node is overloaded, or about to be.
     Load,
+    /// Its room is wanted for an environment that waits.
+    Room,
 }
 
 impl MoveReason {
@@ -141,6 +143,7 @@ impl MoveReason {
         match self {
             Self::Maintenance => "maintenance",
             Self::Load => "load",
+            Self::Room => "room",
         }
     }
 }

@@ -6,6 +6,7 @@
 //!                           ──Order──> the goals of VMHs                          orders.rs
 //!   a procedure here: asks the nodes, finds the places          initiator.rs, procedure.rs, solver.rs
 //!   hypervisor ──domains──> VMH ──Observed──> the environment's handler     hypervisor.rs, vmh.rs, transit.rs
+//!   a procedure without room ──MakeRoom──> its VMs' nodes ──Move──> their handlers    room.rs
 //!   loads ──> levels ──> two nodes agree on a VM's move   monitor.rs, loads.rs, relief/
 //! ```
 //!
@@ -21,6 +22,7 @@ mod orders;
 pub mod partition;
 pub mod procedure;
 pub mod relief;
+pub mod room;
 pub mod solver;
 mod terms;
 pub mod transit;
@@ -43,6 +45,8 @@ use super::wire::Message;
 use monitor::Monitor;
 use procedure::{Ended, Procedure, Request};
 use relief::{Input, Relief, Rules};
+pub use room::Guest;
+use room::Making;
 use solver::Goal;
 use transit::MigrationLimits;
 use vmh::Vmh;
@@ -75,6 +79,8 @@ pub struct NodeOffer {
     pub processors_milli: u64,
     /// VMs here of environments other than the one that asks.
     pub others: u32,
+    /// VMs here that run, as far as they may be asked to make room ([`room::MAX_GUESTS`] at most).
+    pub guests: Vec<Guest>,
 }
 
 /// This node is in a partition.
@@ -124,6 +130,8 @@ pub struct Lrt {
     overloaded_since: Option<Instant>,
     told_overload: bool,
     goal: Goal,
+    /// Environments of this agent's procedures for which others are asked to make room.
+    making: BTreeMap<VeUid, Making>,
     limits: MigrationLimits,
     permit: Permit,
 }
@@ -178,6 +186,7 @@ impl Lrt {
             goal: Goal::default(),
             permit: Permit::default(),
             limits: MigrationLimits::default(),
+            making: BTreeMap::new(),
         }
     }
 
