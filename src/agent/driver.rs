@@ -25,6 +25,7 @@ use super::snapshot::Board;
 use crate::engine::effect::{Action, ClusterAction, Effects};
 use crate::engine::id::NodeName;
 use crate::engine::input::Input;
+use crate::engine::lease::Times;
 use crate::engine::lrt::solver::Goal;
 use crate::engine::lrt::transit::MigrationLimits;
 use crate::engine::report::{About, Happening};
@@ -82,6 +83,8 @@ pub struct DriverConfig {
     pub version: String,
     /// What this cluster wants of its placements.
     pub goal: Goal,
+    /// The times that this node's leases are made of.
+    pub times: Times,
     /// What live migrations may take of its node.
     pub limits: MigrationLimits,
 }
@@ -128,7 +131,8 @@ impl Driver {
     ) -> Self {
         let (node, seed, threshold_s) = (config.node.clone(), config.seed, config.threshold_s);
         let (goal, limits) = (config.goal, config.limits);
-        let made = Config { node, seed, threshold_s, goal, limits };
+        let times = config.times;
+        let made = Config { node, seed, threshold_s, goal, limits, times };
         let (engine, first) = Engine::recover(made, recovered.kept, clock::now());
         let peers = recovered.peers.into_iter().filter(|peer| peer.node != config.node);
         let pinned = peers.map(|peer| (peer.node.clone(), peer)).collect();

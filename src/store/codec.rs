@@ -28,6 +28,10 @@ const TAG_PEER: u8 = b'p';
 const TAG_VE: u8 = b'e';
 /// First byte of a VM's key.
 const TAG_VM: u8 = b'v';
+/// First byte of the key of this node's leases.
+const TAG_LEASE: u8 = b'l';
+/// First byte of the key of what this node guards of another's leases.
+const TAG_WARD: u8 = b'w';
 
 /// A pair as [`crate::agent::ports::Store::write`] takes it.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -107,7 +111,7 @@ pub fn decode_any(key: &[u8], value: &[u8]) -> Result<Stored, DecodeError> {
             }
             Ok(Stored::Peer(peer))
         }
-        Some(&(TAG_INCARNATION | TAG_VE | TAG_VM)) => {
+        Some(&(TAG_INCARNATION | TAG_VE | TAG_VM | TAG_LEASE | TAG_WARD)) => {
             let kept: Kept = open(key, value)?;
             if engine_key(&kept.key()) != key {
                 return Err(DecodeError::WrongKey);
@@ -133,6 +137,12 @@ fn engine_key(key: &RecordKey) -> Vec<u8> {
     match key {
         RecordKey::Incarnation => vec![TAG_INCARNATION],
         RecordKey::Register(uid) => tagged(TAG_VE, &[uid.as_str()]),
+        RecordKey::Lease => vec![TAG_LEASE],
+        RecordKey::Ward(holder) => {
+            let mut bytes = tagged(TAG_WARD, &[holder.node.as_str()]);
+            bytes.extend_from_slice(&holder.disk.0.to_be_bytes());
+            bytes
+        }
         RecordKey::Vm(vm) => {
             let mut bytes = tagged(TAG_VM, &[vm.ve.as_str(), vm.member.as_str()]);
             bytes.extend_from_slice(&vm.index.to_be_bytes());

@@ -1,6 +1,7 @@
 //! Real values of everything that is sent or kept: for the suites, and as seeds of the fuzz targets.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use discovery::agent::ports::PeerIdentity;
 use discovery::engine::dnt::PeerState;
@@ -8,6 +9,10 @@ use discovery::engine::dnt::vivaldi::Coordinate;
 use discovery::engine::host::{DomainSeen, DomainState, StopCause};
 use discovery::engine::id::{MemberName, NodeName, ProcedureId, VeName, VeUid, VmId};
 use discovery::engine::input::VeDeclared;
+use discovery::engine::lease::guardian::{Guarded, Ward};
+use discovery::engine::lease::message::LeaseMessage;
+use discovery::engine::lease::tenant::OwnLeases;
+use discovery::engine::lease::{self, Lease, Times};
 use discovery::engine::lrt::relief::habit::{Lore, Watched};
 use discovery::engine::lrt::relief::outlook::Outline;
 use discovery::engine::lrt::relief::protocol as relief;
@@ -188,6 +193,7 @@ pub fn messages() -> Vec<Message> {
             ve: VeUid::from(UID),
             handler: NodeName::from("node-1"),
             order: 9,
+            lease: 3,
             open: 4,
             vms,
         }))
@@ -233,7 +239,7 @@ pub fn messages() -> Vec<Message> {
             vms: vec![definition(0), definition(1)],
             arriving: true,
         },
-        Message::Prepared { procedure: procedure(), result: Ok(()) },
+        Message::Prepared { procedure: procedure(), result: Ok(lease()) },
         Message::Prepared { procedure: procedure(), result: Err("no room".to_owned()) },
         Message::Release { procedure: procedure(), undo: true },
         order(Vec::new()),
@@ -242,6 +248,7 @@ pub fn messages() -> Vec<Message> {
             ve: VeUid::from(UID),
             order: 9,
             leaving: true,
+            lease: Some(lease()),
             vms: vec![
                 observed(None),
                 observed(Some(seen(DomainState::Paused))),
@@ -269,7 +276,29 @@ pub fn messages() -> Vec<Message> {
         register(Said::Accepted { ballot: ballot().at(6) }),
         register(Said::Refused { ballot: ballot(), promised: ballot().at(2) }),
         register(Said::OtherDisk { meant: DiskId(9) }),
+        about_lease(lease::message::Said::Renew {
+            sent: Instant(5_000_000),
+            times: Times::default(),
+            released: 2,
+        }),
+        about_lease(lease::message::Said::Renewed { sent: Instant(5_000_000) }),
+        about_lease(lease::message::Said::Dead),
+        about_lease(lease::message::Said::Fence),
+        about_lease(lease::message::Said::Alive(Duration::from_millis(900))),
+        about_lease(lease::message::Said::Fencing(Duration::from_secs(4))),
+        about_lease(lease::message::Said::Fenced),
     ]
+}
+
+fn lease() -> Lease {
+    let mut replicas = replicas();
+    Lease { holder: replicas.remove(1), epoch: 3, guardians: replicas }
+}
+
+fn about_lease(said: lease::message::Said) -> Message {
+    let Lease { holder, epoch, guardians } = lease();
+    let guardian = guardians[0].disk;
+    Message::Lease(Box::new(LeaseMessage { guardian, holder, epoch, said }))
 }
 
 fn register(said: Said) -> Message {
@@ -310,13 +339,21 @@ pub fn kept() -> Vec<Kept> {
                 replicas: vec![NodeName::from("node-2")],
                 order: 10,
                 definition: definition(0),
+                lease: 3,
             }),
             handler: NodeName::from("node-1"),
+            lease: 3,
             order: 9,
             running: Some(Resources { cpu_milli: 2000, memory: 256 << 20 }),
             completed: false,
             restarts: 1,
             transit: Transit::Halted,
+        }),
+        Kept::Lease(OwnLeases { newest: 4, held: vec![(3, replicas()), (4, Vec::new())] }),
+        Kept::Ward(Ward {
+            holder: lease().holder,
+            released: 2,
+            epochs: BTreeMap::from([(3, Guarded { times: Times::default(), fenced: true })]),
         }),
     ]
 }
@@ -331,6 +368,7 @@ fn record(placed: Placement) -> VeRecord {
         declared: declared(),
         revisions: BTreeMap::from([("web".to_owned(), 2)]),
         placements: BTreeMap::from([(vm_id(0), placed.clone()), (vm_id(1), placed)]),
+        leases: BTreeMap::from([(NodeName::from("node-2"), lease())]),
         committed: 2,
         order: 9,
         epoch: 4,

@@ -18,6 +18,7 @@ use discovery::agent::snapshot::Board;
 use discovery::engine::host::{Acceleration, HostInfo};
 use discovery::engine::id::{MemberName, NodeName, VeName, VmId};
 use discovery::engine::input::Input;
+use discovery::engine::lease::Times;
 use discovery::engine::lrt::solver::Goal;
 use discovery::engine::lrt::transit::MigrationLimits;
 use discovery::engine::spec::{
@@ -99,6 +100,7 @@ impl World {
             threshold_s: Some(9.0),
             version: "test".to_owned(),
             goal: Goal::default(),
+            times: Times::default(),
             limits: MigrationLimits::default(),
         };
         let ports = Ports {

@@ -12,6 +12,7 @@ use discovery::agent::journal::{Codec, Journal, Loaded, Recovered};
 use discovery::agent::ports::INPUT_QUEUE;
 use discovery::agent::snapshot::{Board, CounterSource};
 use discovery::engine::id::NodeName;
+use discovery::engine::lease::Times;
 use discovery::engine::lrt::transit::MigrationLimits;
 use discovery::guard::client::GuardClient;
 use discovery::k8s::{Kubernetes, KubernetesConfig, Listing, connect};
@@ -101,6 +102,7 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         threshold_s: (!flags.leave_overloads).then_some(flags.migration_must_save),
         version: VERSION.into(),
         goal: flags.goal.into(),
+        times: Times::default(),
         limits: MigrationLimits {
             bandwidth: flags.migration_bandwidth,
             out: flags.migrations_out.into(),
