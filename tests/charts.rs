@@ -69,6 +69,12 @@ fn a_guard_outlives_upgrades_and_has_no_word_with_the_api_server() {
         assert!(guard.contains(line), "{line}: {guard}");
     }
     assert!(!guard.contains("serviceAccountName") && !guard.contains("DISCOVERY_WATCHDOG"));
+    // Nothing of the template changes with the chart's or the agents' version.
+    let (_, template) = guard.split_once("\n  template:").expect("it has one");
+    assert!(!template.contains("helm.sh/chart") && !template.contains("app.kubernetes.io/version"));
+    let other = ["--set", "image.tag=9,guard.image=registry/guard:1,agent.log=debug"];
+    let other = daemon_set(&rendered(&other), "guard");
+    assert!(other.contains("image: registry/guard:1\n") && !other.contains("debug"), "{other}");
     // Both are told of one socket.
     let yaml = rendered(&["--set", "guard.runDir=/run/elsewhere"]);
     for name in ["agent", "guard"] {
@@ -171,6 +177,7 @@ fn misspelt_and_absurd_values_are_refused_by_name() {
         ("updateStrategy.maxUnavailable=0", "maxUnavailable"),
         ("securityContext.capabilities={sys_admin}", "capabilities"),
         ("guard.runDir=/var/lib/discovery", "runDir"),
+        ("guard.image=registry/guard", "image"),
         ("guard.watchdog.enable=true", "enable"),
         ("guard.watchdog.device=watchdog", "device"),
         ("guard.watchdog.timeoutSeconds=10", "timeoutSeconds"),

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use rustix::net::sockopt::socket_peercred;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::process::geteuid;
 
 use super::wire::{Inbox, Reply, Request, frame};
@@ -44,11 +44,11 @@ impl Line {
         let (stream, _) = listener.accept().ok()?;
         let mut line = Self { stream, inbox: Inbox::default() };
         line.stream.set_nonblocking(true).ok()?;
-        let caller = socket_peercred(&line.stream).ok()?.uid;
-        if caller.is_root() || caller == geteuid() {
+        let caller = getsockopt(&line.stream, PeerCredentials).ok()?.uid();
+        if caller == 0 || caller == geteuid().as_raw() {
             return Some(line);
         }
-        tracing::warn!(uid = caller.as_raw(), "a caller that is not root is refused");
+        tracing::warn!(uid = caller, "a caller that is not root is refused");
         let said =
             line.say(&Reply::Refused("only root of this node speaks to its guard".to_owned()));
         // It did not listen.
