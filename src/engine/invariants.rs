@@ -92,7 +92,9 @@ fn placed_whole(record: &VeRecord, broken: &mut Vec<Broken>) {
     let wanted: BTreeSet<VmId> = declared.spec.vms(&declared.uid).map(|(id, _)| id).collect();
     let active =
         record.placements.iter().filter(|(id, p)| p.active && wanted.contains(*id)).count();
-    let whole = active == wanted.len();
+    // What was lost with a node is placed anew as a whole; the rest goes on meanwhile.
+    let lost = record.lost.iter().filter(|id| wanted.contains(*id)).count();
+    let whole = active + lost == wanted.len();
     let none = active == 0;
     // A first placement is all or nothing; a later one extends a whole environment by all that is new.
     if !whole && !none && (record.committed == 0 || record.committed == declared.generation) {

@@ -1,6 +1,6 @@
 //! What an engine keeps on disk: a small map of records, each written whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -159,6 +159,8 @@ pub struct VeRecord {
     pub revisions: BTreeMap<String, i64>,
     /// Where its VMs are. All of the wanted ones, or (on first placement) none.
     pub placements: BTreeMap<VmId, Placement>,
+    /// VMs whose place was lost with a node: they are placed anew, all of them or none.
+    pub lost: BTreeSet<VmId>,
     /// The leases that VMs on these nodes are bound to. A node that is used and has none here is gone for certain, with all
     /// that ran there, or has never said.
     pub leases: BTreeMap<NodeName, Lease>,

@@ -368,6 +368,7 @@ fn record(placed: Placement) -> VeRecord {
         declared: declared(),
         revisions: BTreeMap::from([("web".to_owned(), 2)]),
         placements: BTreeMap::from([(vm_id(0), placed.clone()), (vm_id(1), placed)]),
+        lost: std::collections::BTreeSet::from([vm_id(1)]),
         leases: BTreeMap::from([(NodeName::from("node-2"), lease())]),
         committed: 2,
         order: 9,

@@ -89,6 +89,7 @@ impl Veh {
         rooms.registers.change(&self.ve, |record| {
             record.leases.remove(node);
             record.placements.retain(|id, _| !go.contains(id));
+            record.lost.extend(go);
             if stay.is_empty() {
                 record.owing.retain(|owing| owing != node);
             }

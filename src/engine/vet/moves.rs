@@ -218,6 +218,7 @@ impl Veh {
         let change = |record: &mut VeRecord| {
             if matches!(next, Next::Lost) {
                 record.placements.remove(id);
+                record.lost.insert(id.clone());
             }
             let Some(placement) = record.placements.get_mut(id) else { return };
             match (&next, placement.moving.take()) {

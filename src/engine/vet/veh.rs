@@ -133,6 +133,7 @@ pub fn first_record(declared: VeDeclared, set: ReplicaSet) -> VeRecord {
         declared,
         revisions,
         placements: BTreeMap::new(),
+        lost: BTreeSet::new(),
         leases: BTreeMap::new(),
         committed: 0,
         order: 0,
@@ -342,6 +343,7 @@ impl Veh {
         }
         rooms.registers.change(&self.ve, |record| {
             record.placements.retain(|id, _| !lost.contains(id));
+            record.lost.extend(lost);
             let placed = record.placements.values().any(|placement| placement.node == *from);
             if empty && !placed {
                 record.owing.retain(|node| node != from);
@@ -420,6 +422,7 @@ impl Veh {
                 owe(record, &node);
                 let placement = Placement { node, zone, epoch, active: true, moving: None };
                 record.placements.insert(id.clone(), placement);
+                record.lost.remove(id);
             }
             record.committed = request.generation;
         });
@@ -637,11 +640,13 @@ pub(super) fn owe(record: &mut VeRecord, node: &NodeName) {
 fn trim(record: &mut VeRecord) {
     if record.declared.deleting {
         record.placements.clear();
+        record.lost.clear();
         return;
     }
     let uid = record.declared.uid.clone();
     let wanted: BTreeSet<VmId> = record.declared.spec.vms(&uid).map(|(id, _)| id).collect();
     record.placements.retain(|id, _| wanted.contains(id));
+    record.lost.retain(|id| wanted.contains(id));
     if record.declared.spec.state == VeState::Terminated {
         // One that is on its way is halted first: until then nobody knows where it is.
         let still = record.placements.values_mut().filter(|placement| placement.moving.is_none());
