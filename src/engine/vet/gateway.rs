@@ -81,13 +81,14 @@ impl Gateway {
         let fresh = if self.rank == Some(0) { ctx.now } else { ctx.now + SECOND_WAITS };
         let told = self.seen.get(&uid).and_then(|seen| seen.told);
         let handler = self.seen.get(&uid).and_then(|seen| seen.handler.clone());
-        let round = self.seen.get(&uid).map_or(0, |seen| seen.round);
+        // A status of an older handler than another one before was written too late.
+        let round = self.seen.get(&uid).map_or(0, |seen| seen.round).max(declared.reported);
         let claimed = !declared.replica_set.is_empty();
         let at = match self.seen.get(&uid) {
             Some(seen) if !claimed && !declared.deleting => seen.at,
             // Its status may be an earlier handler's: that of the present one is on its way, or is asked for.
-            Some(Seen { told: Some(told), round, .. })
-                if covers(*told, &declared) && declared.reported < *round =>
+            Some(Seen { told: Some(told), .. })
+                if covers(*told, &declared) && declared.reported < round =>
             {
                 ctx.now + STATUS_WITHIN
             }
