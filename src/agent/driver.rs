@@ -83,6 +83,8 @@ pub struct DriverConfig {
     pub version: String,
     /// What this cluster wants of its placements.
     pub goal: Goal,
+    /// This node's VMs may be taken over when it is lost.
+    pub failover: bool,
     /// The times that this node's leases are made of.
     pub times: Times,
     /// What live migrations may take of its node.
@@ -131,8 +133,8 @@ impl Driver {
     ) -> Self {
         let (node, seed, threshold_s) = (config.node.clone(), config.seed, config.threshold_s);
         let (goal, limits) = (config.goal, config.limits);
-        let times = config.times;
-        let made = Config { node, seed, threshold_s, goal, limits, times };
+        let (times, failover) = (config.times, config.failover);
+        let made = Config { node, seed, threshold_s, goal, limits, times, failover };
         let (engine, first) = Engine::recover(made, recovered.kept, clock::now());
         let peers = recovered.peers.into_iter().filter(|peer| peer.node != config.node);
         let pinned = peers.map(|peer| (peer.node.clone(), peer)).collect();

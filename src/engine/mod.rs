@@ -72,6 +72,8 @@ pub struct Config {
     pub threshold_s: Option<f64>,
     /// What this cluster wants of its placements, where constraints leave a choice.
     pub goal: Goal,
+    /// This node's VMs may be taken over when it is lost; else its leases have no guardians and never end.
+    pub failover: bool,
     /// The times that this node's leases are made of.
     pub times: Times,
     /// What live migrations may take of this node.
@@ -91,6 +93,7 @@ pub struct Engine {
     fences: Fences,
     reported: Option<NodeReport>,
     incarnation: u64,
+    failover: bool,
 }
 
 impl Engine {
@@ -137,6 +140,7 @@ impl Engine {
             gateway: Gateway::default(),
             reported: None,
             incarnation,
+            failover: config.failover,
             ctx,
         };
         (engine, out)
@@ -193,7 +197,8 @@ impl Engine {
         }
         if self.tenant.is_due(self.ctx.now) {
             let key = format!("guardians of {}", self.ctx.node);
-            let peers = self.dnt.replicas(&key, None, MAX_GUARDIANS);
+            let most = if self.failover { MAX_GUARDIANS } else { 0 };
+            let peers = self.dnt.replicas(&key, None, most);
             let wanted = tenant::guardians(self.registers.own(), peers);
             self.tenant.wake(&wanted, self.lrt.bound(), &mut self.ctx);
         }

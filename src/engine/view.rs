@@ -4,6 +4,8 @@ use serde::Serialize;
 
 use super::Engine;
 use super::id::{NodeName, VeUid};
+use super::lease::Lease;
+use super::lease::tenant::Protection;
 use super::record::{MoveStep, VeRecord, VmRecord};
 use super::report::VmPhase;
 use super::spec::Resources;
@@ -41,6 +43,14 @@ pub struct EngineView {
     pub vms: Vec<VmView>,
     /// Domains of ours that nothing accounts for.
     pub strays: Vec<String>,
+    /// The lease that this node's new VMs are bound to, and how it is protected.
+    pub lease: Option<Lease>,
+    /// What keeps its VMs from running on when others take them over.
+    pub protection: Protection,
+    /// How long its leases last if nobody answers any more, milliseconds; without: for ever.
+    pub lease_left_ms: Option<u64>,
+    /// Registers that this node keeps, changes of them that this agent has had chosen, and rounds that it lost to others.
+    pub registers: [u64; 3],
 }
 
 /// A peer.
@@ -150,6 +160,14 @@ impl Engine {
             queued: self.lrt.queued(),
             ves: ves.collect(),
             vms: vms.collect(),
+            lease: self.tenant.newest(),
+            protection: self.tenant.protection(),
+            lease_left_ms: self.tenant.until().map(|until| until.since(now).as_millis() as u64),
+            registers: [
+                self.registers.kept().count() as u64,
+                self.registers.chosen,
+                self.registers.lost,
+            ],
             strays: self.lrt.strays().map(|seen| seen.id.to_string()).collect(),
         }
     }

@@ -242,6 +242,7 @@ impl World {
             seed: seed ^ salt,
             threshold_s: Some(THRESHOLD_S),
             goal: self.goal,
+            failover: true,
             times: Times::default(),
             limits: MigrationLimits::default(),
         };

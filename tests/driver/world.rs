@@ -100,6 +100,7 @@ impl World {
             threshold_s: Some(9.0),
             version: "test".to_owned(),
             goal: Goal::default(),
+            failover: true,
             times: Times::default(),
             limits: MigrationLimits::default(),
         };

@@ -102,6 +102,7 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         threshold_s: (!flags.leave_overloads).then_some(flags.migration_must_save),
         version: VERSION.into(),
         goal: flags.goal.into(),
+        failover: flags.failover,
         times: Times::default(),
         limits: MigrationLimits {
             bandwidth: flags.migration_bandwidth,

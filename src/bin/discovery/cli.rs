@@ -154,6 +154,10 @@ pub struct Agent {
     /// What placements prefer where constraints leave a choice; the same on every node.
     #[arg(long, env = "DISCOVERY_GOAL", value_enum, default_value_t = Goal::Balance)]
     pub goal: Goal,
+    /// Let this node's VMs run elsewhere when it is lost. It then holds a lease, which its peers acknowledge each second, and
+    /// its guard ends its VMs when it has not been heard for five seconds: also while its agent is away for so long.
+    #[arg(long, env = "DISCOVERY_FAILOVER")]
+    pub failover: bool,
     /// Where this node's guard listens.
     #[arg(long, env = "DISCOVERY_GUARD_SOCKET", default_value = "/run/discovery/guard.sock")]
     pub guard_socket: PathBuf,

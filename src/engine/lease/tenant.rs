@@ -237,13 +237,15 @@ impl Tenant {
         if self.ending {
             return;
         }
-        let wanted = if self.guard.is_some() { wanted } else { &[] };
         let Some(held) = self.held.last() else {
+            let wanted = if self.guard.is_some() { wanted } else { &[] };
             return self.open(wanted.to_vec(), ctx);
         };
         let lost = |guardian: &&Replica| !wanted.contains(guardian) || held.dead.contains(guardian);
         let missing = held.guardians.iter().filter(lost).count();
-        let better = wanted.len() >= 3 && (missing > 0 || wanted.len() > held.guardians.len());
+        // A lease that ends needs a guard to end it.
+        let more = missing > 0 || wanted.len() > held.guardians.len();
+        let better = self.guard.is_some() && !wanted.is_empty() && more;
         if self.held.len() > 1 || !better {
             self.worse_since = None;
             return;
@@ -358,7 +360,7 @@ pub fn guardians(own: &Replica, peers: Vec<Replica>) -> Vec<Replica> {
     if chosen.len() < 2 {
         return Vec::new();
     }
-    if chosen.len() % 2 == 0 {
+    if chosen.len().is_multiple_of(2) {
         chosen.push(own.clone());
     }
     chosen.sort();

@@ -101,7 +101,7 @@ impl Veh {
                 set.push(old.clone());
             }
         }
-        if set.len() % 2 == 0 && set.len() > record.set.members.len() {
+        if set.len().is_multiple_of(2) && set.len() > record.set.members.len() {
             set.truncate(set.len() - 1);
         }
         if set.is_empty() { record.set.members.clone() } else { set }
