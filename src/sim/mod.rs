@@ -28,6 +28,8 @@ pub mod world;
 #[cfg(test)]
 mod deadlock_tests;
 #[cfg(test)]
+mod failover_tests;
+#[cfg(test)]
 mod moves_crash_tests;
 #[cfg(test)]
 mod moves_tests;

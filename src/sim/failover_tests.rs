@@ -1,0 +1,162 @@
+//! Nodes that die, or are cut off, and what becomes of their VMs.
+
+use std::time::Duration;
+
+use super::tests::{is_ready, spec, world};
+use super::world::World;
+use crate::engine::id::{NodeName, VeName, VeUid, VmId};
+use crate::engine::spec::{Constraint, DiskSpec, Domain};
+
+/// A dead node's VMs run elsewhere within this time, boot apart.
+const FAILOVER: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(60);
+
+/// An environment of so many VMs on as many nodes, which runs.
+fn running(world: &mut World, vms: u32) -> VeUid {
+    let uid = VeUid::from("uid");
+    let mut spec = spec(vms, 1);
+    let members = vec![spec.members[0].name.clone()];
+    let over = Domain::Node;
+    spec.placement = vec![Constraint::Spread { members, over, continuous: true }];
+    world.apply(&uid, &VeName::new("default", "ve"), spec);
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    // Every node has peers, and so a lease that others guard.
+    world.run_for(Duration::from_secs(5));
+    uid
+}
+
+fn victim(world: &World) -> (VmId, NodeName) {
+    world.running().first().cloned().expect("a VM runs")
+}
+
+fn place(world: &World, vm: &VmId) -> Option<NodeName> {
+    world.running().into_iter().find(|(id, _)| id == vm).map(|(_, node)| node)
+}
+
+fn cut_off(world: &mut World, node: &NodeName) {
+    for other in world.names().iter().filter(|other| *other != node) {
+        world.network.cut(node, other);
+        world.network.cut(other, node);
+    }
+}
+
+#[test]
+fn the_vms_of_a_node_without_power_run_elsewhere_with_the_api_server_up_or_away() {
+    for (seed, away) in [(1, false), (2, true), (3, false), (4, true)] {
+        let mut world = world(5, seed);
+        running(&mut world, 2);
+        let (vm, node) = victim(&world);
+        world.set_api_away(away);
+        world.power_off(&node);
+        assert_eq!(place(&world, &vm), None, "the fault fired");
+        let elsewhere = world.run_while_not(FAILOVER, |world| place(world, &vm).is_some());
+        assert_eq!(world.broken, vec![], "seed {seed}");
+        assert!(elsewhere, "seed {seed}, API server away: {away}");
+        assert_ne!(place(&world, &vm), Some(node.clone()));
+        world.set_api_away(false);
+        world.start_agent(&node);
+        world.run_for(SOON);
+        assert_eq!(world.broken, vec![], "after its return, seed {seed}");
+        let host = world.host(&node).expect("a node");
+        assert!(host.guest(&vm).is_none(), "nothing of it is left there, seed {seed}");
+    }
+}
+
+#[test]
+fn a_node_that_is_cut_off_ends_its_vms_before_they_run_elsewhere() {
+    for seed in 1..4 {
+        let mut world = world(5, seed);
+        let uid = running(&mut world, 2);
+        let (vm, node) = victim(&world);
+        let cut_at = world.now();
+        cut_off(&mut world, &node);
+        assert!(world.run_while_not(FAILOVER, |world| place(world, &vm).is_none()), "it is ended");
+        let ended = world.now().since(cut_at);
+        assert!(ended <= Duration::from_millis(5_100), "{ended:?}, seed {seed}");
+        assert!(world.run_while_not(FAILOVER, |world| place(world, &vm).is_some()), "seed {seed}");
+        let gap = world.now().since(cut_at) - ended;
+        assert!(gap >= Duration::from_secs(4), "{gap:?}, seed {seed}");
+        assert_ne!(place(&world, &vm), Some(node.clone()));
+        world.network.mend();
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "seed {seed}");
+        world.run_for(SOON);
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
+#[test]
+fn an_agent_that_is_away_for_longer_than_a_lease_loses_its_vms_and_a_shorter_absence_touches_none()
+{
+    for (away, loses) in [(3, false), (8, true)] {
+        let mut world = world(5, 7);
+        let uid = running(&mut world, 2);
+        let (vm, node) = victim(&world);
+        let start = world.host(&node).and_then(|h| h.guest(&vm)).map(|guest| guest.start);
+        world.kill_agent(&node);
+        world.run_for(Duration::from_secs(away));
+        assert_eq!(place(&world, &vm).is_none(), loses, "after {away} s");
+        world.start_agent(&node);
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "after {away} s");
+        let now = place(&world, &vm).expect("it runs");
+        let again = world.host(&now).and_then(|h| h.guest(&vm)).map(|guest| guest.start);
+        assert_eq!(again != start, loses, "after {away} s");
+        assert_eq!(world.broken, vec![], "after {away} s");
+    }
+}
+
+#[test]
+fn without_a_majority_of_the_guardians_nothing_is_started_elsewhere_until_one_is_back() {
+    // Of three nodes, each is guarded by all.
+    let mut world = world(3, 1);
+    running(&mut world, 1);
+    let (vm, node) = victim(&world);
+    let others: Vec<NodeName> = world.names().into_iter().filter(|n| *n != node).collect();
+    world.power_off(&node);
+    world.power_off(&others[0]);
+    world.run_for(SOON * 2);
+    assert_eq!(place(&world, &vm), None, "nobody can prove that it has ended");
+    world.start_agent(&others[0]);
+    let elsewhere = world.run_while_not(SOON, |world| place(world, &vm).is_some());
+    assert_eq!(world.broken, vec![]);
+    assert!(elsewhere, "goes on by itself");
+}
+
+#[test]
+fn another_replica_handles_what_a_dead_node_did_and_changes_are_taken() {
+    let mut world = world(5, 3);
+    let uid = running(&mut world, 2);
+    let set = world.api.get(&uid).expect("it is there").declared.replica_set.clone();
+    let handler = set.first().expect("a first replica").node.clone();
+    let reported = |world: &World| world.api.get(&uid).map(|object| object.declared.reported);
+    let before = reported(&world);
+    world.power_off(&handler);
+    world.run_for(Duration::from_secs(20));
+    world.apply(&uid, &VeName::new("default", "ve"), spec(3, 1));
+    let grown = world.run_while_not(SOON, |world| {
+        let running = world.running().len();
+        running == 3 && is_ready(world, &uid)
+    });
+    assert_eq!(world.broken, vec![]);
+    assert!(grown, "{:?}", world.happened.iter().rev().take(8).collect::<Vec<_>>());
+    assert!(reported(&world) > before, "another handler's round");
+}
+
+#[test]
+fn a_vm_whose_disk_was_made_empty_waits_for_its_node() {
+    let mut world = world(5, 5);
+    let uid = VeUid::from("uid");
+    let mut spec = spec(1, 1);
+    spec.members[0].disks = vec![DiskSpec { name: "data".into(), size: 1 << 30, image: None }];
+    world.apply(&uid, &VeName::new("default", "ve"), spec);
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    world.run_for(Duration::from_secs(5));
+    let (vm, node) = victim(&world);
+    world.power_off(&node);
+    world.run_for(SOON);
+    assert_eq!(place(&world, &vm), None, "what is on its disk is nowhere else");
+    assert!(world.happened.iter().any(|(_, _, told)| told.reason == "WaitsForDisks"));
+    world.start_agent(&node);
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    assert_eq!(place(&world, &vm), Some(node));
+    assert_eq!(world.broken, vec![]);
+}
