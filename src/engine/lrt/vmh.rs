@@ -218,6 +218,8 @@ impl Vmh {
         }
         let Some(what) = self.wanted() else { return };
         if !may_start && matches!(what, What::Run | What::Resume | What::Expect) {
+            // Looked at again when something says that it may; there is no time to wait for.
+            self.retry_at = Instant::ZERO;
             return;
         }
         let id = self.record.definition.id.clone();

@@ -45,6 +45,12 @@ impl Moves {
         }
     }
 
+    /// Nothing is to move while nothing is to run.
+    pub fn rest(&mut self) {
+        self.asked.clear();
+        self.stuck.clear();
+    }
+
     /// When one that could not move is to be tried again.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {

@@ -449,6 +449,7 @@ impl Veh {
         if !runs {
             rooms.lrt.withdraw(&self.ve, ctx);
             self.wait = None;
+            self.moves.rest();
         }
         self.follow_the_silent(rooms, ctx);
         self.follow_moves(rooms, ctx);

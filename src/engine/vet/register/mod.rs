@@ -37,6 +37,9 @@ use crate::engine::wire::Message;
 /// An agent that has just started gives its peers this time to be found before it takes over what was theirs.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// A handler that is no longer in the replica set goes on for this long, so that those who stay have what it had chosen.
+const HAND_OVER: Duration = Duration::from_secs(1);
+
 /// Something that must not happen before a change is chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Held {
@@ -257,6 +260,10 @@ impl Registers {
                 None
             }
             Said::Propose { ballot, record } => {
+                if record.set.members.iter().all(|member| member.node != *from) {
+                    // A handler that leaves: when it has had that chosen, one of those that stay is to take over.
+                    self.look_soon(ctx.now + HAND_OVER);
+                }
                 let said = self.keep(&ve, ctx, |kept| kept.propose(ballot, *record));
                 self.answer(from, ve, said, ctx);
                 None
