@@ -158,9 +158,11 @@ impl Proposer {
     /// Keeps something back until all that has been changed is chosen.
     pub fn hold(&mut self, held: Held) {
         let Stage::Leading(lead) = &self.stage else { return };
-        let version = lead.version;
-        if self.held.len() < MOST_HELD && !self.held.contains(&(version, held.clone())) {
-            self.held.push((version, held));
+        let item = (lead.version, held);
+        // What is said again is said last: of two reports the newer one must come out behind the older.
+        self.held.retain(|other| *other != item);
+        if self.held.len() < MOST_HELD {
+            self.held.push(item);
         }
     }
 
