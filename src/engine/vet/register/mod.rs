@@ -140,10 +140,19 @@ impl Registers {
         kept.max(self.heard.get(ve))
     }
 
-    /// This agent's round as the handler of an environment, 0 if it is not.
+    /// A number that tells this agent's turn as the handler of an environment from all others, and grows with them; 0 if it is
+    /// not the handler. (Two members may have asked for the same round: the one whose name comes later goes before.)
     #[must_use]
     pub fn round(&self, ve: &VeUid) -> u64 {
-        self.proposed.get(ve).map_or(0, |proposer| proposer.ballot().round)
+        let Some((proposer, record)) =
+            self.proposed.get(ve).and_then(|proposer| Some((proposer, proposer.record()?)))
+        else {
+            return 0;
+        };
+        let mut nodes: Vec<&NodeName> = record.set.voices().map(|voice| &voice.node).collect();
+        nodes.sort();
+        let rank = nodes.iter().position(|node| **node == self.own.node).unwrap_or(nodes.len());
+        proposer.ballot().round * 16 + rank as u64 + 1
     }
 
     /// Changes a record. What is said of it from here on is to be held back until [`Registers::is_settled`].
