@@ -133,6 +133,26 @@ fn the_goal_of_placements_is_told_to_the_agent() {
 }
 
 #[test]
+fn the_threshold_of_relief_reaches_the_agent_with_its_tenths() {
+    let name = "name: DISCOVERY_MIGRATION_MUST_SAVE\n              value: ";
+    assert!(rendered(&[]).contains(&format!("{name}\"9.2\"")));
+    for seconds in ["12", "21.6"] {
+        let set = format!("agent.scheduling.migrationMustSaveSeconds={seconds}");
+        assert!(rendered(&["--set", &set]).contains(&format!("{name}\"{seconds}\"")));
+    }
+}
+
+#[test]
+fn what_migrations_may_take_is_told_to_the_agent() {
+    let yaml = rendered(&[]);
+    assert!(yaml.contains("name: DISCOVERY_MIGRATIONS_OUT\n              value: \"2\""));
+    assert!(!yaml.contains("DISCOVERY_MIGRATION_BANDWIDTH"), "no limit");
+    let yaml = rendered(&["--set", "agent.migration.bandwidth=100Mi,agent.migration.inAtOnce=1"]);
+    assert!(yaml.contains("name: DISCOVERY_MIGRATION_BANDWIDTH\n              value: \"100Mi\""));
+    assert!(yaml.contains("name: DISCOVERY_MIGRATIONS_IN\n              value: \"1\""));
+}
+
+#[test]
 fn everything_can_be_switched_off() {
     let yaml = rendered(&["--set", "admission.enforce=false,admission.finalizer=false"]);
     assert!(!yaml.contains("AdmissionPolicy"));
@@ -147,6 +167,9 @@ fn misspelt_and_absurd_values_are_refused_by_name() {
         ("agent.imageCacheLimit=lots", "imageCacheLimit"),
         ("agent.logFormat=xml", "logFormat"),
         ("agent.scheduling.goal=spread", "goal"),
+        ("agent.scheduling.migrationMustSaveSeconds=0.5", "migrationMustSaveSeconds"),
+        ("agent.migration.bandwidth=fast", "bandwidth"),
+        ("agent.migration.outAtOnce=0", "outAtOnce"),
         ("agent.libvirt.uri=/run/libvirt", "uri"),
         ("image.digest=sha256:abc", "digest"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),

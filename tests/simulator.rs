@@ -28,7 +28,7 @@ fn complaint(arguments: &[&str]) -> String {
 
 #[test]
 fn two_processes_print_the_same_bytes() {
-    for workload in ["vmplaces", "locality", "bursts", "day-night"] {
+    for workload in ["vmplaces", "locality", "bursts", "day-night", "drain", "crash"] {
         let arguments = [
             "compare",
             "--workload",

@@ -26,6 +26,7 @@ use crate::engine::effect::{Action, ClusterAction, Effects};
 use crate::engine::id::NodeName;
 use crate::engine::input::Input;
 use crate::engine::lrt::solver::Goal;
+use crate::engine::lrt::transit::MigrationLimits;
 use crate::engine::report::{About, Happening};
 use crate::engine::time::Instant;
 use crate::engine::{Config, Engine};
@@ -81,6 +82,8 @@ pub struct DriverConfig {
     pub version: String,
     /// What this cluster wants of its placements.
     pub goal: Goal,
+    /// What live migrations may take of its node.
+    pub limits: MigrationLimits,
 }
 
 /// One agent's driver. Dropping it, at any point, loses nothing that was promised.
@@ -124,7 +127,8 @@ impl Driver {
         board: Board,
     ) -> Self {
         let (node, seed, threshold_s) = (config.node.clone(), config.seed, config.threshold_s);
-        let made = Config { node, seed, threshold_s, goal: config.goal };
+        let (goal, limits) = (config.goal, config.limits);
+        let made = Config { node, seed, threshold_s, goal, limits };
         let (engine, first) = Engine::recover(made, recovered.kept, clock::now());
         let peers = recovered.peers.into_iter().filter(|peer| peer.node != config.node);
         let pinned = peers.map(|peer| (peer.node.clone(), peer)).collect();

@@ -44,6 +44,7 @@ use lrt::Lrt;
 use lrt::partition::Asked;
 use lrt::procedure::{Ended, Request};
 use lrt::solver::Goal;
+use lrt::transit::MigrationLimits;
 use record::Kept;
 use report::NodeReport;
 use time::Instant;
@@ -63,6 +64,8 @@ pub struct Config {
     pub threshold_s: Option<f64>,
     /// What this cluster wants of its placements, where constraints leave a choice.
     pub goal: Goal,
+    /// What live migrations may take of this node.
+    pub limits: MigrationLimits,
 }
 
 /// One agent's engine.
@@ -105,7 +108,9 @@ impl Engine {
         let out = std::mem::take(&mut ctx.out);
         let engine = Self {
             dnt: Dnt::new(&config.node, incarnation, config.seed.wrapping_add(1)),
-            lrt: Lrt::recover(vms, incarnation, config.threshold_s).with_goal(config.goal),
+            lrt: Lrt::recover(vms, incarnation, config.threshold_s)
+                .with_goal(config.goal)
+                .with_limits(config.limits),
             registers: Registers::recover(ves),
             vehs,
             gateway: Gateway::default(),

@@ -16,7 +16,9 @@ use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, VeDeclared};
 use crate::engine::invariants::{self, Broken};
 use crate::engine::lrt::ZONE_LABEL;
+use crate::engine::lrt::relief::THRESHOLD_S;
 use crate::engine::lrt::solver::Goal;
+use crate::engine::lrt::transit::MigrationLimits;
 use crate::engine::record::{Kept, Record, RecordKey};
 use crate::engine::report::{Happening, VeReport};
 use crate::engine::spec::{Resources, VeSpec};
@@ -221,8 +223,9 @@ impl World {
         let config = Config {
             node: name.clone(),
             seed: seed ^ salt,
-            threshold_s: Some(9.0),
+            threshold_s: Some(THRESHOLD_S),
             goal: self.goal,
+            limits: MigrationLimits::default(),
         };
         let kept = node.disk.values().cloned().collect();
         let (engine, effects) = Engine::recover(config, kept, now);

@@ -19,6 +19,7 @@ use discovery::engine::host::{Acceleration, HostInfo};
 use discovery::engine::id::{MemberName, NodeName, VeName, VmId};
 use discovery::engine::input::Input;
 use discovery::engine::lrt::solver::Goal;
+use discovery::engine::lrt::transit::MigrationLimits;
 use discovery::engine::spec::{
     Boot, Constraint, DiskSpec, Domain, MemberSpec, Resources, RunStrategy, VeSpec, VeState,
 };
@@ -98,6 +99,7 @@ impl World {
             threshold_s: Some(9.0),
             version: "test".to_owned(),
             goal: Goal::default(),
+            limits: MigrationLimits::default(),
         };
         let ports = Ports {
             hypervisor: hardware.fake.clone(),

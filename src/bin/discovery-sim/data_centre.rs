@@ -6,7 +6,7 @@ use discovery::engine::time::Instant;
 use discovery::sim::datacenter::catalogue::{Knob, Name, simulate};
 use discovery::sim::datacenter::report::RunReport;
 use discovery::sim::datacenter::run::Setup;
-use discovery::sim::workload::{self, bursts, day_night, locality, trace, vmplaces};
+use discovery::sim::workload::{self, bursts, day_night, locality, outages, trace, vmplaces};
 
 use super::memory;
 use super::options::{Shape, Workload};
@@ -54,12 +54,15 @@ impl DataCentre<'_> {
 
     fn workload(&self) -> Result<workload::Workload, String> {
         let (pms, per_pm, seed) = (self.pms, self.shape.vms_per_pm, self.seed);
+        let away = self.shape.away.unwrap_or(outages::usual(pms));
         match self.workload {
             Workload::Arrivals => Err("the workload arrivals is for `run` only".to_owned()),
             Workload::Vmplaces => Ok(vmplaces::workload(pms, per_pm, seed)),
             Workload::Locality => Ok(locality::workload(pms, seed)),
             Workload::Bursts => Ok(bursts::workload(pms, per_pm, seed)),
             Workload::DayNight => Ok(day_night::workload(pms, per_pm, seed)),
+            Workload::Drain => Ok(outages::drain(pms, per_pm, seed, away)),
+            Workload::Crash => Ok(outages::crash(pms, per_pm, seed, away)),
             Workload::Trace => {
                 trace::workload(self.trace, pms, per_pm, seed).map_err(|error| error.to_string())
             }

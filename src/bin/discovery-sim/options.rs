@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use discovery::engine::lrt::relief::THRESHOLD_S;
 use discovery::sim::datacenter::catalogue::Name;
-use discovery::sim::datacenter::schedulers::discovery::THRESHOLD_S;
 
 /// Under `--help`.
 pub const METRICS: &str = "\
@@ -17,9 +17,14 @@ What the numbers of a data centre mean (sums are over nodes, times are virtual):
   wait_longest_s       the longest from when a node's scheduler knew of its violation until that ended
   decision_ms          from when a node's scheduler found that something must be done for it until a migration
                        was ordered, mean; decision_p50_ms is the median, decisions how many there were
-  migrations           live migrations that ended; migration_s is their mean duration
+  migrations           live migrations that ended, those of maintenance too; migration_s is their mean duration
   intra_site           share of migrations between nodes of one site (of several: workload locality)
   refused              migrations that were ordered and could not start (the VM gone, no memory)
+  broken               migrations that broke off, as the node at one end died (workload crash)
+  maintenances         nodes that were put into maintenance (workload drain), emptied how many of them became
+                       empty, emptied_s the mean time until then, emptied_longest_s the longest
+  deaths               nodes that died (workload crash); vm_away_s is the time, summed over VMs, that their VMs did
+                       not run. A dead node is not in violation, and its VMs return with it
   partitions           sets of nodes that were solved for together; partition_mean is their mean size,
                        partition_sites the mean number of sites in one, partition_sizes how many of each
                        size, unsolved how many ended without a solution
@@ -119,6 +124,9 @@ pub struct Shape {
     #[arg(long, env = "DISCOVERY_SIM_LOOK_EVERY", value_name = "SECONDS", default_value_t = 0.0,
           value_parser = seconds)]
     pub look_every: f64,
+    /// How many nodes are put into maintenance (drain), or die (crash). Default: one of 32, at least one.
+    #[arg(long, env = "DISCOVERY_SIM_AWAY", value_name = "NODES")]
+    pub away: Option<u32>,
     /// The file of the workload `trace`: CSV, `time_s,vm,load`.
     #[arg(long, env = "DISCOVERY_SIM_TRACE", required_if_eq("workload", "trace"))]
     pub trace: Option<PathBuf>,
@@ -161,6 +169,11 @@ pub enum Workload {
     Bursts,
     /// Loads that follow the sun.
     DayNight,
+    /// The loads of vmplaces, and some nodes are in maintenance from the 600th to the 1200th second: their VMs leave by live
+    /// migration, the same way under every scheduler.
+    Drain,
+    /// The loads of vmplaces, and some nodes die, each for three minutes: migrations break off, and agents return knowing nothing.
+    Crash,
     /// From a file.
     Trace,
 }

@@ -139,7 +139,8 @@ mod tests {
     use super::*;
 
     fn run(scheduler: Name) -> RunReport {
-        let shape = Shape { vms_per_pm: 10, threshold: 6.0, look_every: 0.0, trace: None };
+        let shape =
+            Shape { vms_per_pm: 10, threshold: 6.0, look_every: 0.0, away: None, trace: None };
         let (pms, seed, loss) = (16, 1, 0.0);
         let workload = Workload::Vmplaces;
         DataCentre { workload, shape: &shape, trace: "", pms, scheduler, seed, loss }

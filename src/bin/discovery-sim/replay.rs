@@ -116,6 +116,7 @@ fn workload(nodes: &[Node], seconds: u64) -> Workload {
         vms: all().map(|(_, vm)| vm.shape).collect(),
         placement: all().map(|(node, _)| node).collect(),
         events: (0..).zip(all()).map(event).collect(),
+        incidents: Vec::new(),
         end: Instant(seconds * 1_000_000),
     }
 }

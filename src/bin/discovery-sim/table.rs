@@ -70,12 +70,40 @@ pub fn per_run(runs: &[RunReport], wide: bool) -> String {
             run.wall_s.unwrap_or_default(),
         );
     }
+    let row = |run| Row { pms: 0, scheduler: "", runs: vec![run] };
+    let lines = || runs.iter().map(|run| (format!("{:>6}", run.seed), row(run)));
+    outages(&mut text, "  seed", lines());
     if wide {
-        let row = |run| Row { pms: 0, scheduler: "", runs: vec![run] };
-        let lines = runs.iter().map(|run| (format!("{:>6}", run.seed), row(run)));
-        more(&mut text, "  seed", lines);
+        more(&mut text, "  seed", lines());
     }
     text
+}
+
+/// What came of nodes that went, if some did.
+fn outages<'a>(text: &mut String, head: &str, lines: impl Iterator<Item = (String, Row<'a>)>) {
+    let went = |row: &Row<'_>| row.runs.iter().any(|run| run.maintenances + run.deaths > 0);
+    let lines: Vec<(String, Row<'_>)> = lines.filter(|(_, row)| went(row)).collect();
+    if lines.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "\n{head}  maintenances  emptied  each s  longest s  deaths  broken  VMs away s"
+    );
+    for (name, row) in lines {
+        let longest = row.runs.iter().map(|run| run.emptied_longest_s).fold(0.0, f64::max);
+        let _ = writeln!(
+            text,
+            "{name}  {:>12.1}  {:>7.1}  {:>6.1}  {:>9.1}  {:>6.1}  {:>6.1}  {:>11.0}",
+            row.mean(|run| run.maintenances as f64),
+            row.mean(|run| run.emptied as f64),
+            row.each(|run| run.emptied_s * run.emptied as f64, |run| run.emptied),
+            longest,
+            row.mean(|run| run.deaths as f64),
+            row.mean(|run| run.broken as f64),
+            row.mean(|run| run.vm_away_s),
+        );
+    }
 }
 
 /// What the first table has no room for.
@@ -139,9 +167,11 @@ pub fn per_scheduler(runs: &[RunReport], wide: bool) -> String {
             row.mean(|run| run.wall_s.unwrap_or_default()),
         );
     }
+    let name = |row: &Row<'_>| format!("{:>5}  {:<9}", row.pms, row.scheduler);
+    let lines = || self::rows(runs).into_iter().map(|row| (name(&row), row));
+    outages(&mut text, "nodes  scheduler", lines());
     if wide {
-        let name = |row: &Row<'_>| format!("{:>5}  {:<9}", row.pms, row.scheduler);
-        more(&mut text, "nodes  scheduler", rows.into_iter().map(|row| (name(&row), row)));
+        more(&mut text, "nodes  scheduler", lines());
     }
     text
 }

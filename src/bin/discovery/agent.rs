@@ -13,6 +13,7 @@ use discovery::agent::ports::INPUT_QUEUE;
 use discovery::agent::snapshot::{Board, CounterSource};
 use discovery::engine::id::NodeName;
 use discovery::guard::client::GuardClient;
+use discovery::engine::lrt::transit::MigrationLimits;
 use discovery::k8s::{Kubernetes, KubernetesConfig, Listing, connect};
 use discovery::libvirt::{Libvirt, LibvirtConfig};
 use discovery::net::identity::Identity;
@@ -97,9 +98,14 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
     let config = DriverConfig {
         node: node.clone(),
         seed: rand::random(),
-        threshold_s: (!flags.leave_overloads).then_some(flags.migration_must_save.as_secs_f64()),
+        threshold_s: (!flags.leave_overloads).then_some(flags.migration_must_save),
         version: VERSION.into(),
         goal: flags.goal.into(),
+        limits: MigrationLimits {
+            bandwidth: flags.migration_bandwidth,
+            out: flags.migrations_out.into(),
+            into: flags.migrations_in.into(),
+        },
     };
     let ports =
         Ports { hypervisor: libvirt, peers: overlay.clone(), cluster: kubernetes.clone(), guard };

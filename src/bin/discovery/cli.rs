@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use discovery::engine::lrt::relief::THRESHOLD_S;
 use discovery::engine::lrt::solver;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -118,18 +119,38 @@ pub struct Agent {
     #[arg(long, env = "DISCOVERY_IMAGE_DIRS", value_delimiter = ':')]
     pub image_dirs: Vec<PathBuf>,
     /// How many seconds of overload a live migration must save, by what the agents have learnt of the VMs' loads, for a VM
-    /// to be moved. Less: more migrations and less overload.
+    /// to be moved; `9.2` and `9.2s` are the same. Less: more migrations and less overload.
     #[arg(
         long,
         env = "DISCOVERY_MIGRATION_MUST_SAVE",
-        default_value = "9",
-        value_parser = seconds,
+        default_value_t = THRESHOLD_S,
+        value_parser = decimal_seconds,
         value_name = "SECONDS"
     )]
-    pub migration_must_save: Duration,
+    pub migration_must_save: f64,
     /// Move no VM because its node is overloaded. Nodes in maintenance are emptied all the same.
     #[arg(long, env = "DISCOVERY_LEAVE_OVERLOADS")]
     pub leave_overloads: bool,
+    /// Bytes a second that all VMs that leave this node by live migration may use together (a quantity: `100Mi`). The
+    /// disks of a VM are copied before its memory, each with as much as the VM may have. Without: no limit.
+    #[arg(long, env = "DISCOVERY_MIGRATION_BANDWIDTH", value_parser = bandwidth)]
+    pub migration_bandwidth: Option<u64>,
+    /// How many VMs leave this node by live migration at the same time, 1 to 16. They share the bandwidth.
+    #[arg(
+        long,
+        env = "DISCOVERY_MIGRATIONS_OUT",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u8).range(1..=16)
+    )]
+    pub migrations_out: u8,
+    /// How many VMs may be on their way to this node at the same time, 1 to 16.
+    #[arg(
+        long,
+        env = "DISCOVERY_MIGRATIONS_IN",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u8).range(1..=16)
+    )]
+    pub migrations_in: u8,
     /// What placements prefer where constraints leave a choice; the same on every node.
     #[arg(long, env = "DISCOVERY_GOAL", value_enum, default_value_t = Goal::Balance)]
     pub goal: Goal,
@@ -181,7 +202,33 @@ fn bytes(text: &str) -> Result<u64, String> {
     discovery::api::bytes(&Quantity(text.to_owned())).map_err(|error| error.to_string())
 }
 
+/// libvirt counts it in MiB.
+fn bandwidth(text: &str) -> Result<u64, String> {
+    let sane = bytes(text)?;
+    if sane >= 1 << 20 { Ok(sane) } else { Err("less than 1Mi a second".to_owned()) }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let text = text.strip_suffix('s').unwrap_or(text);
     text.parse().map(Duration::from_secs).map_err(|_| "not a number of seconds".to_owned())
+}
+
+fn decimal_seconds(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('s').unwrap_or(text).parse::<f64>();
+    let sane = number.ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+    sane.ok_or_else(|| "not a number of seconds, such as 9.2".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_may_have_decimals_where_tenths_matter() {
+        assert_eq!(decimal_seconds("9.2"), Ok(9.2));
+        assert_eq!(decimal_seconds("12s"), Ok(12.0));
+        for wrong in ["", "-1", "inf", "NaN", "9,2"] {
+            assert!(decimal_seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub mod procedure;
 pub mod relief;
 pub mod solver;
 mod terms;
-mod transit;
+pub mod transit;
 pub mod vmh;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,6 +43,7 @@ use monitor::Monitor;
 use procedure::{Ended, Procedure, Request};
 use relief::{Input, Relief, Rules};
 use solver::Goal;
+use transit::MigrationLimits;
 use vmh::Vmh;
 
 /// A reservation that nothing is heard of ends by itself after this time: its initiator is gone.
@@ -51,12 +52,6 @@ pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long a promise stays silent before its node asks what became of it.
 const ASK_AFTER: Duration = Duration::from_secs(6);
-
-/// VMs that leave a node by live migration at the same time: they share its link, and each is copied the sooner the
-/// fewer there are.
-const DEPARTURES_AT_ONCE: usize = 2;
-/// VMs that a node lets arrive by live migration at the same time.
-const ARRIVALS_AT_ONCE: usize = 2;
 
 /// What a node offers to the partition that it has entered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +121,7 @@ pub struct Lrt {
     overloaded_since: Option<Instant>,
     told_overload: bool,
     goal: Goal,
+    limits: MigrationLimits,
 }
 
 impl Lrt {
@@ -166,7 +162,14 @@ impl Lrt {
             overloaded_since: None,
             told_overload: false,
             goal: Goal::default(),
+            limits: MigrationLimits::default(),
         }
+    }
+
+    /// What migrations may take of its node.
+    #[must_use]
+    pub fn with_limits(self, limits: MigrationLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// What its procedures prefer.
@@ -387,13 +390,13 @@ impl Lrt {
             let mut leaving = self.vms.values().filter(|vmh| vmh.is_migrating()).count();
             for (id, vmh) in &mut self.vms {
                 if vmh.wants_to_leave() {
-                    if leaving >= DEPARTURES_AT_ONCE {
+                    if leaving >= self.limits.out {
                         continue;
                     }
                     leaving += 1;
                 }
                 let before = (self.next_request, vmh.moved.clone());
-                vmh.act(&mut self.next_request, ctx);
+                vmh.act(&mut self.next_request, &self.limits, ctx);
                 if before != (self.next_request, vmh.moved.clone()) {
                     self.dirty.insert(id.ve.clone());
                 }

@@ -2,7 +2,7 @@
 //! disk, and is given back. What the procedure itself does is in [`super::procedure`].
 
 use super::vmh::Vmh;
-use super::{ARRIVALS_AT_ONCE, ASK_AFTER, LOCK_TIMEOUT, Lock, Lrt, NodeOffer, terms};
+use super::{ASK_AFTER, LOCK_TIMEOUT, Lock, Lrt, NodeOffer, terms};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VeUid, VmId};
 use crate::engine::record::{Promise, RecordKey, Transit, VmGoal, VmRecord};
@@ -98,7 +98,7 @@ impl Lrt {
             return Err("the reservation has ended".into());
         }
         self.open()?;
-        if arriving && self.arriving() >= ARRIVALS_AT_ONCE {
+        if arriving && self.arriving() >= self.limits.into {
             return Err("as many VMs as it takes at once are on their way to it".into());
         }
         terms::admit(self.vms.values(), &vms)?;

@@ -18,8 +18,39 @@ use crate::engine::spec::VmDefinition;
 
 /// A migration is given up after this time, and a second for each [`SLOWEST`] bytes of memory and disks.
 const MIGRATE_WITHIN: Duration = Duration::from_secs(120);
-/// Bytes a second that a migration makes at least.
+/// Bytes a second that a migration makes at least, unless it is kept slower.
 const SLOWEST: u64 = 16 << 20;
+
+/// What live migrations may take of a node, as its cluster wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MigrationLimits {
+    /// Most bytes a second for the VMs that leave the node, together; without, it is left to the network.
+    pub bandwidth: Option<u64>,
+    /// VMs that leave a node at the same time: they share its link, and each is copied the sooner the fewer there are.
+    pub out: usize,
+    /// VMs that a node lets arrive at the same time.
+    pub into: usize,
+}
+
+impl Default for MigrationLimits {
+    fn default() -> Self {
+        Self { bandwidth: None, out: 2, into: 2 }
+    }
+}
+
+impl MigrationLimits {
+    /// What one VM may have of the bandwidth: its share, also while it is alone, as others may follow.
+    fn each(&self) -> Option<u64> {
+        self.bandwidth.map(|bytes| (bytes / self.out.max(1) as u64).max(1))
+    }
+
+    /// When a migration of so many bytes is given up. It may be kept slower than what is slow otherwise; half of what it
+    /// may have is for what the guest writes meanwhile.
+    fn patience(&self, bytes: u64) -> Duration {
+        let slowest = self.each().map_or(SLOWEST, |each| SLOWEST.min((each / 2).max(1)));
+        MIGRATE_WITHIN + Duration::from_secs(bytes / slowest)
+    }
+}
 
 impl Vmh {
     /// It is being sent away, or nobody knows yet whether it was: nothing is done with its domain.
@@ -72,14 +103,14 @@ impl Vmh {
     }
 
     /// The command to send it where the order says. It stays the machine that runs now: of its revision.
-    pub(super) fn migration(&self) -> Option<Migration> {
+    pub(super) fn migration(&self, limits: &MigrationLimits) -> Option<Migration> {
         let Transit::Leaving { to, epoch, .. } = &self.record.transit else { return None };
         let current = &self.record.definition;
         let revision = self.domain.as_ref().map_or(current.revision, |domain| domain.revision);
         let definition = VmDefinition { epoch: *epoch, revision, ..current.clone() };
         let bytes = definition.disks.iter().map(|disk| disk.size).sum::<u64>() + definition.memory;
-        let limit = MIGRATE_WITHIN + Duration::from_secs(bytes / SLOWEST);
-        Some(Migration { definition, to: to.clone(), bandwidth: None, limit })
+        let (bandwidth, limit) = (limits.each(), limits.patience(bytes));
+        Some(Migration { definition, to: to.clone(), bandwidth, limit })
     }
 
     /// It was not sent. What the hypervisor shows of it is looked at when the next order lets this node act again.
@@ -111,5 +142,23 @@ impl Vmh {
                 self.judge(None, ctx);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vms_that_leave_share_the_bandwidth_and_have_the_time_that_it_takes() {
+        let unlimited = MigrationLimits::default();
+        assert_eq!(unlimited.each(), None);
+        assert_eq!(unlimited.patience(1 << 30), Duration::from_secs(120 + 64));
+        let ample = MigrationLimits { bandwidth: Some(200 << 20), ..unlimited };
+        assert_eq!(ample.each(), Some(100 << 20));
+        assert_eq!(ample.patience(1 << 30), unlimited.patience(1 << 30));
+        let narrow = MigrationLimits { bandwidth: Some(8 << 20), out: 1, ..unlimited };
+        assert_eq!(narrow.each(), Some(8 << 20));
+        assert_eq!(narrow.patience(1 << 30), Duration::from_secs(120 + 256));
     }
 }

@@ -15,6 +15,7 @@
 
 use std::time::Duration;
 
+use super::transit::MigrationLimits;
 use crate::engine::context::Context;
 use crate::engine::effect::{Action, HypervisorCommand};
 use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, StopCause};
@@ -173,7 +174,7 @@ impl Vmh {
     }
 
     /// Gives the next command if one is wanted and it is time. The hypervisor is there, and has shown its domains.
-    pub fn act(&mut self, next_request: &mut u64, ctx: &mut Context) {
+    pub fn act(&mut self, next_request: &mut u64, limits: &MigrationLimits, ctx: &mut Context) {
         self.abort_if_called_off(next_request, ctx);
         self.answer_halt();
         if self.in_flight.is_some() || self.retry_at > ctx.now {
@@ -188,7 +189,7 @@ impl Vmh {
                 let definition = Box::new(self.record.definition.clone());
                 HypervisorCommand::Expect { definition, from }
             }
-            What::Migrate => match self.migration() {
+            What::Migrate => match self.migration(limits) {
                 Some(migration) => HypervisorCommand::Migrate(Box::new(migration)),
                 None => return,
             },

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::run::{Ended, Setup, run};
 use super::schedulers::Nobody;
-use super::schedulers::discovery::{Discovery, THRESHOLD_S};
+use super::schedulers::discovery::Discovery;
 use super::schedulers::dvms::{Dvms, MINIMUM, Next, Rules};
 use super::schedulers::entropy::Entropy;
 use super::schedulers::nearby::Nearby;
 use super::schedulers::snooze::Snooze;
+use crate::engine::lrt::relief::THRESHOLD_S;
 
 /// A scheduler's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

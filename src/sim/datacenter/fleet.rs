@@ -5,7 +5,7 @@
 //! is being migrated counts at its source until the switch; its memory counts at both ends.
 
 use super::super::workload::{Load, NodeShape, VmShape, Workload};
-use super::measures::Overload;
+use super::measures::{Outages, Overload};
 use crate::engine::time::Instant;
 
 /// Nodes and VMs.
@@ -16,6 +16,8 @@ pub struct Fleet {
     vms: Vec<Vm>,
     /// Violations so far.
     pub overload: Overload,
+    /// What came of nodes that went.
+    pub outages: Outages,
 }
 
 /// One physical node.
@@ -27,6 +29,12 @@ pub struct Node {
     pub memory_mib: u32,
     /// Its VMs, in no particular (but repeatable) order.
     pub vms: Vec<u32>,
+    /// It is dead since then: its VMs do not run, and load nobody.
+    pub dead_since: Option<Instant>,
+    /// It is in maintenance.
+    pub closed: bool,
+    /// It is to be empty, as was said then, and has not been yet.
+    to_empty_since: Option<Instant>,
     over_since: Option<Instant>,
     /// Its scheduler knows of the violation since then.
     known_since: Option<Instant>,
@@ -58,6 +66,8 @@ pub enum Refused {
     SameNode,
     /// The target has no memory for it.
     NoMemory,
+    /// The target takes no VMs: it is dead, or in maintenance.
+    Closed,
 }
 
 impl Fleet {
@@ -72,7 +82,13 @@ impl Fleet {
             home.memory_mib += shape.memory_mib;
             vms.push(Vm { shape: *shape, load: 0, node: *node, moving_to: None });
         }
-        Self { shape: workload.node, nodes, vms, overload: Overload::default() }
+        Self {
+            shape: workload.node,
+            nodes,
+            vms,
+            overload: Overload::default(),
+            outages: Outages::default(),
+        }
     }
 
     /// Every node's shape.
@@ -128,6 +144,9 @@ impl Fleet {
         if from == to {
             return Err(Refused::SameNode);
         }
+        if target.closed || target.dead_since.is_some() {
+            return Err(Refused::Closed);
+        }
         if target.memory_mib + traveller.shape.memory_mib > self.shape.memory_mib {
             return Err(Refused::NoMemory);
         }
@@ -151,7 +170,53 @@ impl Fleet {
         target.vms.push(vm);
         self.weigh(now, from);
         self.weigh(now, to);
+        self.note_empty(now, from);
         Some((from, to))
+    }
+
+    /// The migration of a VM breaks off: it stays where it is.
+    pub fn stay(&mut self, vm: u32) {
+        let traveller = &mut self.vms[vm as usize];
+        if let Some(to) = traveller.moving_to.take() {
+            self.nodes[to as usize].memory_mib -= traveller.shape.memory_mib;
+        }
+    }
+
+    /// Maintenance of a node begins.
+    pub fn close_node(&mut self, now: Instant, node: u32) {
+        let closed = &mut self.nodes[node as usize];
+        (closed.closed, closed.to_empty_since) = (true, Some(now));
+        self.outages.maintenances += 1;
+        self.note_empty(now, node);
+    }
+
+    /// Maintenance of a node ends.
+    pub fn open_node(&mut self, node: u32) {
+        let open = &mut self.nodes[node as usize];
+        (open.closed, open.to_empty_since) = (false, None);
+    }
+
+    /// A node dies.
+    pub fn kill(&mut self, now: Instant, node: u32) {
+        let dead = &mut self.nodes[node as usize];
+        relieve(dead, now, &mut self.overload);
+        dead.dead_since = Some(now);
+        self.outages.deaths += 1;
+    }
+
+    /// A dead node is back.
+    pub fn revive(&mut self, now: Instant, node: u32) {
+        mourn(&mut self.nodes[node as usize], now, &mut self.outages);
+        self.weigh(now, node);
+    }
+
+    fn note_empty(&mut self, now: Instant, node: u32) {
+        let node = &mut self.nodes[node as usize];
+        if node.vms.is_empty()
+            && let Some(since) = node.to_empty_since.take()
+        {
+            self.outages.emptied_us.push(now.0 - since.0);
+        }
     }
 
     /// This node's scheduler finds that something must be done for it.
@@ -172,12 +237,13 @@ impl Fleet {
     pub fn close(&mut self, now: Instant) {
         for node in &mut self.nodes {
             relieve(node, now, &mut self.overload);
+            mourn(node, now, &mut self.outages);
         }
     }
 
     fn weigh(&mut self, now: Instant, node: u32) {
         let node = &mut self.nodes[node as usize];
-        let over = node.load > self.shape.capacity;
+        let over = node.load > self.shape.capacity && node.dead_since.is_none();
         match node.over_since {
             None if over => node.over_since = Some(now),
             Some(_) if !over => relieve(node, now, &mut self.overload),
@@ -194,6 +260,13 @@ fn relieve(node: &mut Node, now: Instant, overload: &mut Overload) {
     }
     if let Some(since) = node.known_since.take() {
         overload.longest_wait_us = overload.longest_wait_us.max(now.0 - since.0);
+    }
+}
+
+/// A death ends: its VMs were away for so long.
+fn mourn(node: &mut Node, now: Instant, outages: &mut Outages) {
+    if let Some(since) = node.dead_since.take() {
+        outages.away_us += (now.0 - since.0) * node.vms.len() as u64;
     }
 }
 

@@ -65,6 +65,19 @@ impl Overload {
     }
 }
 
+/// What came of nodes that were put into maintenance, or died.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outages {
+    /// How many were put into maintenance.
+    pub maintenances: u64,
+    /// From that to when the last VM had left, microseconds: one number for each that became empty.
+    pub emptied_us: Vec<u64>,
+    /// How many died.
+    pub deaths: u64,
+    /// Sum over VMs of the time that they did not run, as their node was dead, microseconds.
+    pub away_us: u64,
+}
+
 /// Everything else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measures {
@@ -76,6 +89,8 @@ pub struct Measures {
     pub within_site: u64,
     /// Migrations that were asked for and refused.
     pub refused: u64,
+    /// Migrations that broke off, as an end of theirs died.
+    pub broken: u64,
     /// Migrations that began, per step.
     pub migrations_over_time: Series,
     /// Messages handed to the network, per step; their sum is their number.

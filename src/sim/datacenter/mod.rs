@@ -17,6 +17,7 @@ pub mod links;
 pub mod measures;
 pub mod migration;
 pub mod network;
+mod outages;
 pub mod queue;
 pub mod report;
 pub mod run;

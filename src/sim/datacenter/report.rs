@@ -49,6 +49,27 @@ pub struct RunReport {
     pub intra_site: f64,
     /// Migrations that were ordered and could not start.
     pub refused: u64,
+    /// Migrations that broke off, as an end of theirs died.
+    #[serde(default)]
+    pub broken: u64,
+    /// Nodes that were put into maintenance.
+    #[serde(default)]
+    pub maintenances: u64,
+    /// Those that became empty.
+    #[serde(default)]
+    pub emptied: u64,
+    /// From when they were put into maintenance until they were empty, on average.
+    #[serde(default)]
+    pub emptied_s: f64,
+    /// The longest of these.
+    #[serde(default)]
+    pub emptied_longest_s: f64,
+    /// Nodes that died.
+    #[serde(default)]
+    pub deaths: u64,
+    /// Sum over VMs of the time that they did not run, as their node was dead.
+    #[serde(default)]
+    pub vm_away_s: f64,
     /// Partitions (sets of nodes solved for together) that came to an end.
     pub partitions: u64,
     /// Nodes per partition, on average.
@@ -101,6 +122,8 @@ impl RunReport {
         let Ended { fleet, measures } = ended;
         let seconds = |us: u64| us as f64 / 1e6;
         let milliseconds = |us: u64| us as f64 / 1e3;
+        let outages = &fleet.outages;
+        let emptied = outages.emptied_us.len() as u64;
         let mut decisions = measures.decisions_us.clone();
         decisions.sort_unstable();
         let ratio = |a: f64, b: u64| if b == 0 { 0.0 } else { a / b as f64 };
@@ -128,6 +151,13 @@ impl RunReport {
             migration_s: ratio(seconds(measures.migration_us), measures.migrations),
             intra_site: ratio(measures.within_site as f64, measures.migrations),
             refused: measures.refused,
+            broken: measures.broken,
+            maintenances: outages.maintenances,
+            emptied,
+            emptied_s: ratio(seconds(outages.emptied_us.iter().sum()), emptied),
+            emptied_longest_s: seconds(outages.emptied_us.iter().copied().max().unwrap_or(0)),
+            deaths: outages.deaths,
+            vm_away_s: seconds(outages.away_us),
             partitions,
             partition_mean: ratio(members as f64, partitions),
             partition_sites: ratio(measures.partition_sites as f64, partitions),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
-use super::super::workload::Workload;
+use super::super::workload::{Incident, NodeEvent, Workload};
 use super::fleet::{Fleet, Refused};
 use super::links::{Links, Rate};
 use super::measures::Measures;
@@ -19,17 +19,38 @@ use crate::engine::time::Instant;
 /// Keeps the scheduler's chance apart from the workload's, which uses the seed itself.
 const SCHEDULER_SALT: u64 = 0x05c4_ed01_e55d_ea17;
 
+/// Keeps the chance of maintenance apart from both.
+const MAINTENANCE_SALT: u64 = 0x0d4a_1000_0000_0001;
+
 /// Something that happens at a time.
 #[derive(Debug)]
-enum Event<M> {
-    Timer { at: Actor, token: u64 },
-    Deliver { from: Actor, to: Actor, message: M },
-    Stage { vm: u32, generation: u32 },
+pub(super) enum Event<M> {
+    Timer {
+        at: Actor,
+        token: u64,
+    },
+    Deliver {
+        from: Actor,
+        to: Actor,
+        message: M,
+    },
+    Stage {
+        vm: u32,
+        generation: u32,
+    },
+    Incident {
+        node: u32,
+        incident: Incident,
+    },
+    /// Time to see whether VMs of a node in maintenance can leave.
+    Empty {
+        node: u32,
+    },
 }
 
 /// A migration under way.
 #[derive(Debug)]
-struct Moving {
+pub(super) struct Moving {
     transfer: Transfer,
     began: Instant,
     ordered_by: Actor,
@@ -45,9 +66,11 @@ pub struct World<M> {
     pub(super) measures: Measures,
     pub(super) rng: ChaCha8Rng,
     pub(super) polls: bool,
-    queue: Queue<Event<M>>,
+    pub(super) queue: Queue<Event<M>>,
+    /// For maintenance: apart from the schedulers', which all have the same then.
+    pub(super) chance: ChaCha8Rng,
     links: Links,
-    moving: BTreeMap<u32, Moving>,
+    pub(super) moving: BTreeMap<u32, Moving>,
     pub(super) network: Network,
 }
 
@@ -94,7 +117,9 @@ pub fn run<S: Scheduler>(setup: Setup<'_>, mut scheduler: S) -> Ended {
             world.now = load.at;
             world.fleet.set_load(load.at, load.vm, load.load);
             let node = Actor::Node(world.fleet.vm(load.vm).node);
-            world.tell(&mut scheduler, node, Happening::LoadChanged { vm: load.vm });
+            if world.lives(node) {
+                world.tell(&mut scheduler, node, Happening::LoadChanged { vm: load.vm });
+            }
         } else {
             match world.queue.pop() {
                 Some((at, event)) if at < workload.end => {
@@ -116,12 +141,18 @@ pub fn run<S: Scheduler>(setup: Setup<'_>, mut scheduler: S) -> Ended {
 
 impl<M> World<M> {
     fn new(workload: &Workload, loss: f64, seed: u64, polls: bool) -> Self {
+        let mut queue = Queue::new();
+        for event in &workload.incidents {
+            let NodeEvent { at, node, incident } = *event;
+            queue.push(at, Event::Incident { node, incident });
+        }
         Self {
             now: Instant::ZERO,
             fleet: Fleet::new(workload),
             measures: Measures::default(),
             rng: ChaCha8Rng::seed_from_u64(seed ^ SCHEDULER_SALT),
-            queue: Queue::new(),
+            queue,
+            chance: ChaCha8Rng::seed_from_u64(seed ^ MAINTENANCE_SALT),
             links: Links::new(workload.nodes()),
             moving: BTreeMap::new(),
             network: Network::new(workload.sites.clone(), loss),
@@ -129,7 +160,7 @@ impl<M> World<M> {
         }
     }
 
-    fn tell<S>(&mut self, scheduler: &mut S, at: Actor, happening: Happening<M>)
+    pub(super) fn tell<S>(&mut self, scheduler: &mut S, at: Actor, happening: Happening<M>)
     where
         S: Scheduler<Message = M>,
     {
@@ -138,10 +169,13 @@ impl<M> World<M> {
 
     fn happen<S: Scheduler<Message = M>>(&mut self, scheduler: &mut S, event: Event<M>) {
         match event {
+            Event::Timer { at, .. } | Event::Deliver { to: at, .. } if !self.lives(at) => {}
             Event::Timer { at, token } => self.tell(scheduler, at, Happening::Timer(token)),
             Event::Deliver { from, to, message } => {
                 self.tell(scheduler, to, Happening::Message { from, message });
             }
+            Event::Incident { node, incident } => self.befall(scheduler, node, incident),
+            Event::Empty { node } => self.empty(node),
             Event::Stage { vm, generation } => {
                 let Some(moving) = self.moving.get_mut(&vm) else { return };
                 if moving.generation != generation {
@@ -203,9 +237,23 @@ impl<M> World<M> {
         self.measures.within_site += u64::from(within);
         let mut told = BTreeSet::new();
         for at in [source, target, moving.ordered_by] {
-            if told.insert(at) {
+            if told.insert(at) && self.lives(at) {
                 self.tell(scheduler, at, Happening::MigrationEnded { vm, from, to });
             }
+        }
+    }
+
+    /// A migration breaks off.
+    pub(super) fn break_off<S: Scheduler<Message = M>>(&mut self, scheduler: &mut S, vm: u32) {
+        let Some(moving) = self.moving.remove(&vm) else { return };
+        let rates = self.links.close(vm);
+        self.share(&rates);
+        self.fleet.stay(vm);
+        self.measures.broken += 1;
+        let source = Actor::Node(self.fleet.vm(vm).node);
+        let told = BTreeSet::from([source, moving.ordered_by]);
+        for at in told.into_iter().filter(|at| self.lives(*at)).collect::<Vec<_>>() {
+            self.tell(scheduler, at, Happening::MigrationFailed { vm });
         }
     }
 

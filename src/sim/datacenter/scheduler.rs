@@ -24,7 +24,7 @@
 //! translate. `Happening::Started` → `Engine::recover`; `LoadChanged` and `MigrationEnded` → hypervisor inputs built
 //! from [`Desk::here`]; `Message` → `Input::Message`; `Timer` → `Input::Wakeup`. Of the effects, `Send` →
 //! [`Desk::send`] with the encoded length, a migration command → [`Desk::migrate`], and after each input
-//! `Engine::next_wakeup` → [`Desk::wake_at`]. Records need no disk here, as nodes do not crash. Names map to indices
+//! `Engine::next_wakeup` → [`Desk::wake_at`]. `Returned` → an engine without records, or with those of a disk. Names map to indices
 //! once, at the start. `dvms.rs` has this very shape: state per node, and nothing but messages between.
 
 use std::time::Duration;
@@ -73,6 +73,13 @@ pub enum Happening<M> {
         /// The target, where it runs now.
         to: u32,
     },
+    /// A migration broke off, and the VM stays: told to its source, and to who ordered it if that is another.
+    MigrationFailed {
+        /// Which VM.
+        vm: u32,
+    },
+    /// This node was dead and is back: its agent knows nothing any more. (Timers of its former life may still come.)
+    Returned,
 }
 
 /// All actors of one scheduler.
@@ -229,10 +236,11 @@ pub struct NodeView<'a> {
 }
 
 impl<'a> NodeView<'a> {
-    /// Sum of the loads of the VMs that run here.
+    /// Sum of the loads of the VMs that run here: of a dead node, none.
     #[must_use]
     pub fn load(&self) -> Load {
-        self.fleet.node(self.node).load
+        let node = self.fleet.node(self.node);
+        if node.dead_since.is_some() { 0 } else { node.load }
     }
 
     /// Whether it is in violation.
@@ -241,16 +249,20 @@ impl<'a> NodeView<'a> {
         self.load() > self.fleet.shape().capacity
     }
 
-    /// Memory that is neither used nor promised to a VM on its way here, MiB.
+    /// Memory that is neither used nor promised to a VM on its way here, MiB: none where no VM is to come.
     #[must_use]
     pub fn memory_free_mib(&self) -> u32 {
-        self.fleet.shape().memory_mib - self.fleet.node(self.node).memory_mib
+        let node = self.fleet.node(self.node);
+        let takes = !node.closed && node.dead_since.is_none();
+        if takes { self.fleet.shape().memory_mib - node.memory_mib } else { 0 }
     }
 
     /// The VMs that run here: those on their way elsewhere too, those on their way here not.
     pub fn vms(&self) -> impl Iterator<Item = VmView> + use<'a> {
         let fleet = self.fleet;
-        fleet.node(self.node).vms.iter().map(move |id| {
+        let node = fleet.node(self.node);
+        let run: &[u32] = if node.dead_since.is_some() { &[] } else { &node.vms };
+        run.iter().map(move |id| {
             let vm = fleet.vm(*id);
             let moving = vm.moving_to.is_some();
             VmView { vm: *id, load: vm.load, memory_mib: vm.shape.memory_mib, moving }

@@ -10,7 +10,7 @@ use super::scheduler::{Actor, Desk, Happening, Scheduler};
 use super::schedulers::discovery::Discovery;
 use crate::engine::lrt::relief::protocol::Part;
 use crate::engine::time::Instant;
-use crate::sim::workload::{LoadEvent, Workload, locality, vmplaces};
+use crate::sim::workload::{LoadEvent, Workload, locality, outages, vmplaces};
 
 fn run(workload: &Workload, scheduler: Name, seed: u64, loss: f64) -> Ended {
     simulate(scheduler, Knob::default(), Setup { workload, seed, loss, progress: &mut |_| {} })
@@ -261,6 +261,8 @@ impl Scheduler for &mut Scribe {
             Happening::Timer(_) => "wrong timer",
             Happening::Message { message, .. } => message,
             Happening::MigrationEnded { .. } => "migrated",
+            Happening::MigrationFailed { .. } => "not migrated",
+            Happening::Returned => "returned",
         };
         self.told.entry((at, what)).or_default().push(desk.now());
         match what {
@@ -312,4 +314,68 @@ fn who_does_not_say_that_it_polls_cannot() {
     }
     let workload = vmplaces::workload(2, 10, 1);
     run_with(Setup { workload: &workload, seed: 1, loss: 0.0, progress: &mut |_| {} }, Curious);
+}
+
+fn of(workload: &Workload, scheduler: Name, seed: u64) -> (Ended, RunReport) {
+    let ended = run(workload, scheduler, seed, 0.02);
+    let report = RunReport::new(workload, scheduler.as_str(), seed, &ended);
+    (ended, report)
+}
+
+#[test]
+fn nodes_in_maintenance_become_empty_and_nobody_comes_until_it_is_over() {
+    for scheduler in Name::ALL {
+        let mut workload = outages::drain(64, 10, 5, 3);
+        let (_, whole) = of(&workload, scheduler, 5);
+        assert_eq!((whole.maintenances, whole.emptied), (3, 3), "{scheduler:?}");
+        // Ten VMs of 9.6 s, two at a time on one link; those on their way here when it began leave too.
+        assert!(whole.emptied_s > 40.0 && whole.emptied_longest_s < 200.0, "{}", whole.emptied_s);
+        workload.end = Instant(1_190_000_000);
+        workload.events.retain(|event| event.at < workload.end);
+        let (ended, _) = of(&workload, scheduler, 5);
+        for event in workload.incidents.iter().filter(|event| event.at < workload.end) {
+            assert!(ended.fleet.node(event.node).vms.is_empty(), "{scheduler:?}");
+        }
+    }
+}
+
+#[test]
+fn nodes_die_and_return_and_no_vm_is_lost_or_waits_for_ever() {
+    for scheduler in Name::ALL {
+        // So many deaths, and so much to migrate for, that some migrations are hit.
+        let mut workload = outages::crash(48, 10, 5, 40);
+        workload.node.capacity = 620;
+        workload.node.memory_mib = 14 * 1024;
+        let (ended, report) = of(&workload, scheduler, 5);
+        assert_eq!(report.deaths, 40, "{scheduler:?}");
+        assert!(report.broken > 0 || scheduler == Name::None, "{scheduler:?}: the fault fired");
+        assert!(report.vm_away_s > 40.0 * 7.0 * 180.0, "{scheduler:?}: {}", report.vm_away_s);
+        let mut hosted: Vec<u32> = Vec::new();
+        for node in 0..ended.fleet.len() {
+            let here = ended.fleet.node(node);
+            assert!(here.dead_since.is_none() && here.memory_mib <= workload.node.memory_mib);
+            hosted.extend(&here.vms);
+        }
+        hosted.sort_unstable();
+        assert_eq!(hosted, (0..480).collect::<Vec<u32>>(), "{scheduler:?}");
+        // Whoever moves VMs still does after the last has returned.
+        let late = report.series.migrations.0.iter().skip(57).sum::<u64>();
+        assert!(late > 0 || scheduler == Name::None, "{scheduler:?}");
+    }
+}
+
+/// What relief is for goes on while nodes go.
+#[test]
+fn discovery_relieves_while_nodes_are_emptied_and_die() {
+    for workload in [outages::drain(128, 10, 21, 4), outages::crash(128, 10, 21, 4)] {
+        let (_, none) = of(&workload, Name::None, 21);
+        let (_, ours) = of(&workload, Name::Discovery, 21);
+        assert!(none.maintenances + none.deaths == 4);
+        assert!(
+            ours.violation_s < 0.1 * none.violation_s,
+            "{}: {}",
+            workload.name,
+            ours.violation_s
+        );
+    }
 }

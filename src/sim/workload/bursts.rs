@@ -54,6 +54,7 @@ pub fn workload(nodes: u32, vms_per_node: u32, seed: u64) -> Workload {
         vms: vmplaces::vms(count, seed),
         placement: (0..count).map(|vm| vm / vms_per_node).collect(),
         events,
+        incidents: Vec::new(),
         end,
     }
 }

@@ -40,6 +40,7 @@ pub fn workload(nodes: u32, vms_per_node: u32, seed: u64) -> Workload {
         vms: vmplaces::vms(count, seed),
         placement: (0..count).map(|vm| vm % nodes).collect(),
         events,
+        incidents: Vec::new(),
         end: instant(vmplaces::DURATION_S),
     }
 }

@@ -36,6 +36,7 @@ pub fn workload(nodes: u32, seed: u64) -> Workload {
         vms: vmplaces::vms(count, seed),
         placement: (0..count).map(|vm| vm % nodes).collect(),
         events: vmplaces::events(count, seed, LOADS),
+        incidents: Vec::new(),
         end: instant(LOADS.duration_s),
     }
 }

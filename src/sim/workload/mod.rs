@@ -3,7 +3,8 @@
 //! ```text
 //!   vmplaces (B1, exact) ┐
 //!   locality (B2)        │
-//!   bursts, day-night    ├──> Workload { shape of nodes, VMs, first placement, load events }
+//!   bursts, day-night    ├──> Workload { shape of nodes, VMs, first placement, load events, incidents }
+//!   drain, crash         │                         │
 //!   a trace in CSV       ┘                          │
 //!                                                   └──> datacenter: runs it under a scheduler
 //! ```
@@ -14,6 +15,7 @@ pub mod bursts;
 pub mod day_night;
 pub mod java_random;
 pub mod locality;
+pub mod outages;
 pub mod strict;
 pub mod trace;
 pub mod vmplaces;
@@ -90,6 +92,30 @@ pub struct LoadEvent {
     pub load: Load,
 }
 
+/// What may happen to a node as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incident {
+    /// People want it empty: its VMs are to leave it by live migration, and no other is to come.
+    MaintenanceBegins,
+    /// It may have VMs again.
+    MaintenanceEnds,
+    /// Its power is lost: its agent is gone, and its VMs do not run.
+    Dies,
+    /// It is back, with the VMs that it had, and an agent that knows nothing.
+    Returns,
+}
+
+/// It happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeEvent {
+    /// When.
+    pub at: Instant,
+    /// To which node, by index.
+    pub node: u32,
+    /// What.
+    pub incident: Incident,
+}
+
 /// A whole workload. All loads are zero at first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
@@ -105,6 +131,8 @@ pub struct Workload {
     pub placement: Vec<u32>,
     /// The loads over time, in order of time.
     pub events: Vec<LoadEvent>,
+    /// What happens to nodes, in order of time.
+    pub incidents: Vec<NodeEvent>,
     /// When the run ends.
     pub end: Instant,
 }

@@ -107,6 +107,7 @@ pub fn workload(
         vms: vmplaces::vms(count, seed),
         placement: (0..count).map(|vm| vm / vms_per_node).collect(),
         events,
+        incidents: Vec::new(),
         end: instant(last_s + AFTER_S),
     })
 }

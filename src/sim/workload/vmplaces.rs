@@ -42,6 +42,7 @@ pub fn workload(nodes: u32, vms_per_node: u32, seed: u64) -> Workload {
         vms: vms(count, seed),
         placement: (0..count).map(|vm| vm / vms_per_node).collect(),
         events: events(count, seed, LOADS),
+        incidents: Vec::new(),
         end: instant(DURATION_S),
     }
 }

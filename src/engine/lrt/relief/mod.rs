@@ -35,6 +35,9 @@ use habit::{House, Lodger, Lore, Prior, Watched};
 use outlook::{Outline, outlook};
 use protocol::{ANSWER_WITHIN, HELD_FOR, MOVED_WITHIN, Message, Part, SIGN_EVERY, Summary};
 
+/// Seconds of overload that a migration must save, unless the cluster says otherwise: about what a migration takes, and
+/// about twice the migrations of DVMS as published (the curve is in docs/benchmarks.md).
+pub const THRESHOLD_S: f64 = 9.2;
 /// Between two tellings of a node.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Peers are told at the latest after this time: a word may have been lost, and an idle node has nothing to say.

@@ -14,9 +14,6 @@ use crate::engine::lrt::relief::protocol::{Message, Part};
 use crate::engine::lrt::relief::{Effect, Input, Now, Relief, Rules};
 use crate::engine::time::Instant;
 
-/// Seconds of overload that a migration must save, unless the cluster says otherwise (agents take whole seconds, 9): about
-/// what a migration takes, and about twice the migrations of DVMS as published (the curve is in docs/benchmarks.md).
-pub const THRESHOLD_S: f64 = 9.2;
 /// Peers on each side of a node that it knows: 8 near ones.
 const NEAR: usize = 4;
 /// Rings through all nodes in random order; on each a node knows the one before it and the one after: 8 far ones.
@@ -60,10 +57,20 @@ impl Discovery {
             let sites = desk.sites().clone();
             self.peers = peers(&sites, desk.rng());
         }
+        // Nodes start in their order.
+        self.agents.push(self.newcomer(desk));
+        self.meet(me, desk);
+    }
+
+    /// An agent that knows nothing.
+    fn newcomer(&self, desk: &Desk<'_, Message>) -> Agent {
         let capacity = f64::from(desk.capacity());
         let relief = Relief::new(Rules { capacity, threshold_s: self.threshold_s });
-        // Nodes start in their order.
-        self.agents.push(Agent { relief, armed: None });
+        Agent { relief, armed: None }
+    }
+
+    /// It learns who its peers are, and what is on its node.
+    fn meet(&mut self, me: u32, desk: &mut Desk<'_, Message>) {
         let agent = &mut self.agents[me as usize];
         let peers = self.peers[me as usize].iter().copied().collect();
         agent.give(me, Input::Peers(peers), desk);
@@ -82,9 +89,13 @@ impl Scheduler for Discovery {
         if happening == Happening::Started {
             return self.start(me, desk);
         }
+        if happening == Happening::Returned {
+            self.agents[me as usize] = self.newcomer(desk);
+            return self.meet(me, desk);
+        }
         let agent = &mut self.agents[me as usize];
         match happening {
-            Happening::Started => {}
+            Happening::Started | Happening::Returned => {}
             Happening::LoadChanged { vm } => {
                 let load = desk.here().vms().find(|here| here.vm == vm).map(|here| here.load);
                 let Some(load) = load.map(f64::from) else { return };
@@ -100,6 +111,7 @@ impl Scheduler for Discovery {
                 agent.give(me, Input::Message(from, message), desk);
             }
             Happening::Message { .. } => {}
+            Happening::MigrationFailed { vm } => agent.give(me, Input::NotMoved(vm), desk),
             Happening::MigrationEnded { vm, from, to: _ } if from == me => {
                 agent.give(me, Input::Left(vm), desk);
             }

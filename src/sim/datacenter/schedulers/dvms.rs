@@ -108,6 +108,17 @@ impl Scheduler for Dvms {
         let agent = &mut self.agents[me as usize];
         match happening {
             Happening::Started => {}
+            Happening::Returned => {
+                // Timers of its former life are void, and nobody takes its next partition for an old one.
+                let (begun, generation) = (agent.begun, agent.generation + 1);
+                let phase_us = agent.phase_us;
+                *agent = Agent { phase_us, begun, generation, ..Agent::default() };
+                agent.watch(desk);
+            }
+            Happening::MigrationFailed { vm } => {
+                agent.watch(desk);
+                agent.report(vm, desk);
+            }
             Happening::LoadChanged { .. } => agent.watch(desk),
             Happening::MigrationEnded { vm, .. } => {
                 agent.watch(desk);

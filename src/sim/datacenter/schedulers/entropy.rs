@@ -47,8 +47,10 @@ impl Scheduler for Entropy {
         match happening {
             Happening::Started => solver.start(desk),
             Happening::Timer(token) => solver.timer(token, desk),
-            Happening::MigrationEnded { .. } => solver.migration_ended(desk),
-            Happening::LoadChanged { .. } | Happening::Message { .. } => {}
+            Happening::MigrationEnded { .. } | Happening::MigrationFailed { .. } => {
+                solver.migration_ended(desk);
+            }
+            Happening::LoadChanged { .. } | Happening::Message { .. } | Happening::Returned => {}
         }
     }
 }

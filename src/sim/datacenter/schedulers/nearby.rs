@@ -97,6 +97,10 @@ impl Scheduler for Nearby {
             }
             _ => false,
         };
+        if happening == Happening::Returned {
+            self.far.remove(&me);
+            self.looks.look(me);
+        }
         match happening {
             _ if back => {}
             Happening::LoadChanged { vm } if self.looks.puts_off(me, vm, desk) => {}

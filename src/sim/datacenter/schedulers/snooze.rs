@@ -55,8 +55,10 @@ impl Scheduler for Snooze {
                 desk.wake_at(desk.now() + periodic::PERIOD, HEARTBEAT);
             }
             Happening::Timer(token) => manager.timer(token, desk),
-            Happening::MigrationEnded { .. } => manager.migration_ended(desk),
-            Happening::LoadChanged { .. } | Happening::Message { .. } => {}
+            Happening::MigrationEnded { .. } | Happening::MigrationFailed { .. } => {
+                manager.migration_ended(desk);
+            }
+            Happening::LoadChanged { .. } | Happening::Message { .. } | Happening::Returned => {}
         }
     }
 }
