@@ -73,6 +73,56 @@ pub enum LabError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A fault had no effect that can be seen.
+    #[error("{fault} has not fired: {detail}")]
+    NotFired {
+        /// Which fault.
+        fault: String,
+        /// What was seen instead.
+        detail: String,
+    },
+    /// A fault of the same kind is there on the same node.
+    #[error("there is a {there} already (hack/lab nemesis heal)")]
+    OtherFault {
+        /// Which.
+        there: String,
+    },
+    /// The node has no guard.
+    #[error(
+        "no `discovery guard` runs on {0}: the product that is installed has none, or its DaemonSet discovery-guard is not ready"
+    )]
+    NoGuard(String),
+    /// The node has no agent.
+    #[error(
+        "no `discovery agent` runs on {0}: install the product (hack/lab install), or wait for it"
+    )]
+    NoAgent(String),
+    /// The product's disk is a part of the host's.
+    #[error(
+        "{0} has no disk of its own for the product, and the host's is not to be filled (hack/lab up --disk-mib 4096, in a new lab)"
+    )]
+    NoOwnDisk(String),
+    /// The lab is not what a run needs.
+    #[error("the lab is not ready for {what}: {detail}")]
+    NotReadyFor {
+        /// What was to be done.
+        what: String,
+        /// What it lacks.
+        detail: String,
+    },
+    /// Something has not come back in time.
+    #[error("not whole {when}, within {} s: {}", within.as_secs(), missing.join("; "))]
+    NotWhole {
+        /// After what.
+        when: String,
+        /// How long it was waited for.
+        within: Duration,
+        /// What is missing, broken or too much.
+        missing: Vec<String>,
+    },
+    /// Two instances of one VM ran at once, or it cannot be shown that they did not.
+    #[error("the record of guests is not clean:\n{0}")]
+    Twice(String),
     /// An answer of a program, or a file of the lab, is not what it should be.
     #[error("{what} is not as expected: {detail}")]
     Unexpected {

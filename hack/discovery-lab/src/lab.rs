@@ -17,6 +17,7 @@ use crate::{
     error::{AtPath, LabError, Result, system},
     image,
     layout::{FILES_PORT, Layout, node_index},
+    nemesis::cut,
     network,
     node::{self, Node},
     process::{self, command, find, kill_and_wait, run, start_daemon},
@@ -27,7 +28,7 @@ const READY_WITHIN: Duration = Duration::from_secs(180);
 /// Asking the API server costs a process each time.
 const ASK_EVERY: Duration = Duration::from_millis(300);
 /// How long `down` waits for killed processes to be gone.
-const GONE_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// A lab: its directory, and all that can be done with it.
 #[derive(Debug, Clone)]
@@ -65,7 +66,7 @@ impl Lab {
     }
 
     // Two commands that change the same lab wait for each other.
-    fn lock(&self) -> Result<File> {
+    pub(crate) fn lock(&self) -> Result<File> {
         if !rustix::process::geteuid().is_root() {
             return Err(LabError::NotRoot);
         }
@@ -82,7 +83,9 @@ impl Lab {
 
     /// Brings up the control plane and nodes `n1` to `n<count>`, whatever of it is already there. When the
     /// lab was not up before and this fails, all is taken down again; the logs stay.
-    pub fn up(&self, count: u8) -> Result<()> {
+    ///
+    /// With `disk_mib`, each node that is new has a disk of this size for the product, and none fills the host's.
+    pub fn up(&self, count: u8, disk_mib: Option<u32>) -> Result<()> {
         node_index(&format!("n{count}"))?;
         let _lock = self.lock()?;
         let fresh = find(&self.layout, "etcd").is_empty();
@@ -92,6 +95,9 @@ impl Lab {
             if self.layout.logs().exists() {
                 fs::remove_dir_all(self.layout.logs()).at(self.layout.logs())?;
             }
+        }
+        if let Some(mib) = disk_mib {
+            fs::write(self.layout.disk_size(), mib.to_string()).at(self.layout.disk_size())?;
         }
         let result = self.bring_up(count);
         if result.is_err() && fresh {
@@ -108,6 +114,7 @@ impl Lab {
         network::ensure_bridge(&self.layout)?;
         control_plane::start(&self.layout)?;
         self.start_files(&program)?;
+        self.start_watchdogs(&program)?;
         self.say("the API server is ready; starting nodes");
         let names: Vec<String> = (1..=count).map(|index| format!("n{index}")).collect();
         let mut nodes = node::all(&self.layout);
@@ -121,7 +128,12 @@ impl Lab {
         Ok(())
     }
 
-    fn start_nodes(&self, nodes: &[Node<'_>], program: &Path) -> Result<()> {
+    pub(crate) fn start_nodes(&self, nodes: &[Node<'_>], program: &Path) -> Result<()> {
+        self.boot(nodes, program)?;
+        self.wait_ready(nodes)
+    }
+
+    pub(crate) fn boot(&self, nodes: &[Node<'_>], program: &Path) -> Result<()> {
         for node in nodes {
             node.begin_start(program)?;
         }
@@ -134,7 +146,7 @@ impl Lab {
             self.import(node, &archive)?;
             self.say(&format!("{} is on", node.name));
         }
-        self.wait_ready(nodes)
+        Ok(())
     }
 
     /// Waits until Kubernetes calls these nodes `Ready` and knows their current boot.
@@ -168,7 +180,7 @@ impl Lab {
     }
 
     // The nodes' first processes, and the file server, are this program: a copy that no build replaces.
-    fn keep_program(&self) -> Result<PathBuf> {
+    pub(crate) fn keep_program(&self) -> Result<PathBuf> {
         let kept = self.layout.dir.join("discovery-lab");
         let own = std::env::current_exe().at("/proc/self/exe")?;
         if own.file_name().is_some_and(|name| name == "discovery-lab") && own != kept {
@@ -187,6 +199,17 @@ impl Lab {
         let mut serve = command(program, ["serve-files"]);
         serve.arg(self.layout.guests()).arg(format!("{}:{FILES_PORT}", self.layout.host_ip()));
         start_daemon(&self.layout, "files", serve, &self.layout.logs().join("files.log")).map(drop)
+    }
+
+    fn start_watchdogs(&self, program: &Path) -> Result<()> {
+        if !find(&self.layout, "watchdog").is_empty() {
+            return Ok(());
+        }
+        let mut watch = command(program, ["watch"]);
+        watch.env("DISCOVERY_LAB_DIR", &self.layout.dir).env("DISCOVERY_LAB_NET", &self.layout.net);
+        watch.env("DISCOVERY_CACHE", &self.layout.cache);
+        start_daemon(&self.layout, "watchdog", watch, &self.layout.logs().join("watchdog.log"))
+            .map(drop)
     }
 
     /// Ends all that the lab has started and removes all that it has made, except its logs.
@@ -208,6 +231,7 @@ impl Lab {
         kill_and_wait(&inits, GONE_WITHIN)?;
         kill_and_wait(&rest, GONE_WITHIN)?;
         cgroup::remove(&containers, GONE_WITHIN)?;
+        cut::remove_all(&self.layout)?;
         network::remove_all(&self.layout)?;
         node::remove_host_directories();
         for path in self.layout.state() {
@@ -284,55 +308,6 @@ impl Lab {
         let _lock = self.lock()?;
         control_plane::start_api(&self.layout)?;
         self.say("the API server is ready");
-        Ok(())
-    }
-
-    /// Adds a node, and waits until it is Ready.
-    pub fn node_add(&self, name: &str) -> Result<()> {
-        let node = Node::named(&self.layout, name)?;
-        self.switch_on(&node)
-    }
-
-    /// Removes a node and its disks for ever, from Kubernetes too.
-    pub fn node_remove(&self, name: &str) -> Result<()> {
-        let _lock = self.lock()?;
-        let node = self.node(name)?;
-        self.switch_off(&node)?;
-        self.kubectl(&["delete", "node", name, "--ignore-not-found"])?;
-        let directory = self.layout.node_dir(name);
-        fs::remove_dir_all(&directory).at(&directory)?;
-        self.say(&format!("{name} is removed"));
-        Ok(())
-    }
-
-    /// Power loss: every process of the node is killed at once, guests and containers too; disks are kept.
-    pub fn node_stop(&self, name: &str) -> Result<()> {
-        let _lock = self.lock()?;
-        self.switch_off(&self.node(name)?)?;
-        self.say(&format!("{name} is off"));
-        Ok(())
-    }
-
-    fn switch_off(&self, node: &Node<'_>) -> Result<()> {
-        let containers = cgroup::of_node(&self.layout, node);
-        node.power_off()?;
-        cgroup::remove(&containers, GONE_WITHIN)
-    }
-
-    /// Boots a node that is off, with a new boot identity, and waits until it is Ready.
-    pub fn node_start(&self, name: &str) -> Result<()> {
-        let node = self.node(name)?;
-        self.switch_on(&node)
-    }
-
-    fn switch_on(&self, node: &Node<'_>) -> Result<()> {
-        let _lock = self.lock()?;
-        if find(&self.layout, "etcd").is_empty() {
-            return Err(LabError::NotUp(self.layout.dir.clone()));
-        }
-        let program = self.keep_program()?;
-        self.start_nodes(std::slice::from_ref(node), &program)?;
-        self.say(&format!("{} is Ready", node.name));
         Ok(())
     }
 

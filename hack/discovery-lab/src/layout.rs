@@ -93,6 +93,21 @@ impl Layout {
         self.logs().join("audit.log")
     }
 
+    /// A file for each fault that lasts.
+    pub fn nemesis(&self) -> PathBuf {
+        self.dir.join("nemesis")
+    }
+
+    /// Holds the size of each node's own disk for the product, MiB; absent: the nodes share the host's.
+    pub fn disk_size(&self) -> PathBuf {
+        self.dir.join("disk-mib")
+    }
+
+    /// That disk, as a file.
+    pub fn product_disk(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("product.img")
+    }
+
     /// The kubeconfig of a user of the cluster; `admin` may do everything.
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.dir.join(format!("{user}.kubeconfig"))
@@ -111,11 +126,19 @@ impl Layout {
     /// All that the lab writes into its directory, except the logs and the lock. `down` removes these and
     /// nothing else, since the directory may be one that holds other things.
     pub fn state(&self) -> Vec<PathBuf> {
-        let mut state: Vec<PathBuf> =
-            ["nodes", "pki", "etcd", "audit-policy.json", "busybox.tar", "discovery-lab"]
-                .into_iter()
-                .map(|name| self.dir.join(name))
-                .collect();
+        let mut state: Vec<PathBuf> = [
+            "nodes",
+            "pki",
+            "etcd",
+            "audit-policy.json",
+            "busybox.tar",
+            "discovery-lab",
+            "nemesis",
+            "disk-mib",
+        ]
+        .into_iter()
+        .map(|name| self.dir.join(name))
+        .collect();
         let users = [
             "admin",
             "controller-manager",
@@ -137,6 +160,11 @@ impl Layout {
     /// The host's end of a node's cable.
     pub fn cable(&self, index: u8) -> String {
         format!("{}-n{index}", self.bridge())
+    }
+
+    /// The table of the host's packet filter that cuts a node's cable.
+    pub fn cut_table(&self, index: u8) -> String {
+        format!("{}-cut-n{index}", self.bridge())
     }
 
     /// The host's address on the bridge; the API server and the file server listen there.

@@ -8,6 +8,10 @@
 //!                  ├─> view, audit     status and consoles; what the API server was asked
 //!                  ├─> product         the charts and the agent's image
 //!                  ├─> burst           many applies, measured from outside
+//!                  ├─> watchdog        resets nodes that do not feed theirs                 (a process)
+//!                  ├─> record          who runs when: every QEMU's start and end   (a process)
+//!                  ├─> nemesis         faults on purpose, one by one or hundreds of them
+//!                  ├─> measure         how long a VM is away when its node is lost
 //!                  └─> network, pki, kubeconfig, image, cgroup, process
 //!   layout: names, addresses, paths, used by all
 //! ```
@@ -25,6 +29,8 @@ mod image;
 mod kubeconfig;
 mod lab;
 mod layout;
+mod measure;
+pub mod nemesis;
 mod network;
 mod node;
 mod node_config;
@@ -32,7 +38,10 @@ pub mod node_init;
 mod pki;
 mod process;
 mod product;
+pub mod record;
+mod switch;
 mod view;
+mod watchdog;
 
 pub use audit::Request;
 pub use burst::{Agent, Burst, Measured};
@@ -40,6 +49,7 @@ pub use error::{LabError, Result};
 pub use image::{PAUSE_IMAGE, digest};
 pub use lab::Lab;
 pub use layout::{GUESTS_IN_NODE, Layout, MAX_NODES, node_index};
+pub use measure::{Loss, Measurement, Sample, Steps, table};
 pub use node::Node;
 pub use process::wait_for;
 pub use view::{NodeStatus, Status};

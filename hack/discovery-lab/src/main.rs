@@ -1,9 +1,17 @@
 //! The lab's command line; `hack/lab` builds and starts it.
 
-use std::{os::unix::process::CommandExt, path::PathBuf, process::ExitCode};
+use std::{
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+mod faults;
 
 use clap::{Parser, Subcommand};
-use discovery_lab::{Burst, Lab, LabError, Layout, Result, files, node_index, node_init};
+use discovery_lab::{
+    Burst, Lab, LabError, Layout, Result, files, node_index, node_init, record::overlap::Recording,
+};
 
 /// A real Kubernetes of several nodes on this host, each node with its own libvirt.
 #[derive(Debug, Parser)]
@@ -20,6 +28,9 @@ enum Verb {
         /// Nodes n1 to nN
         #[arg(long, default_value_t = 3)]
         nodes: u8,
+        /// Gives each new node a disk of its own for the product, so that it can be full
+        #[arg(long)]
+        disk_mib: Option<u32>,
     },
     /// End all of it and remove what it made, except the logs
     Down,
@@ -81,9 +92,32 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Record every QEMU's start and end on this machine, until it is ended (Ctrl-C loses nothing)
+    Record {
+        /// JSON lines; replaced if it is there
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// What a record shows: how long VMs ran twice, and not at all; fails if one ever ran twice
+    Overlap {
+        /// What `record` has written
+        file: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a fault happen, see that it did, and undo it; or many of them (run)
+    #[command(subcommand)]
+    Nemesis(faults::Nemesis),
+    /// Measure how long a VM is away when its node is lost
+    #[command(subcommand)]
+    Measure(faults::Measure),
     /// (of the lab itself) The first process of a node
     #[command(hide = true)]
     NodeInit { name: String },
+    /// (of the lab itself) All nodes' hardware watchdogs
+    #[command(hide = true)]
+    Watch,
     /// (of the lab itself) The server for guests' images
     #[command(hide = true)]
     ServeFiles { directory: PathBuf, listen: String },
@@ -132,7 +166,7 @@ fn main() -> ExitCode {
 fn obey(verb: Verb) -> Result<()> {
     let lab = Lab::open().with_progress();
     match verb {
-        Verb::Up { nodes } => lab.up(nodes),
+        Verb::Up { nodes, disk_mib } => lab.up(nodes, disk_mib),
         Verb::Down => lab.down(),
         Verb::Status { json } => status(&lab, json),
         Verb::Env => {
@@ -166,9 +200,17 @@ fn obey(verb: Verb) -> Result<()> {
             }
             Ok(())
         }
+        Verb::Record { out } => {
+            let out = out.unwrap_or_else(|| lab.layout().logs().join("qemu.jsonl"));
+            lab.record(&out, || false)
+        }
+        Verb::Overlap { file, json } => overlap(&file, json),
+        Verb::Nemesis(verb) => faults::nemesis(&lab, verb),
+        Verb::Measure(verb) => faults::measure(&lab, &verb),
         Verb::NodeInit { name } => {
             node_init::run_node(&Layout::from_env(), &name, node_index(&name)?)
         }
+        Verb::Watch => lab.watch(),
         Verb::ServeFiles { directory, listen } => files::serve(&directory, &listen),
     }
 }
@@ -200,6 +242,19 @@ fn status(lab: &Lab, json: bool) -> Result<()> {
         );
     }
     Ok(())
+}
+
+// Failing is an overlap, or a record that shows nothing.
+fn overlap(file: &Path, json: bool) -> Result<()> {
+    let recording = Recording::read(file)?;
+    match json {
+        true => println!("{:#}", serde_json::json!(recording.fates())),
+        false => print!("{}", recording.report()),
+    }
+    match recording.is_clean() {
+        true => Ok(()),
+        false => Err(LabError::Twice("see above".into())),
+    }
 }
 
 fn console(lab: &Lab, domain: &str, log: bool) -> Result<()> {

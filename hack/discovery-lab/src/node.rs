@@ -73,6 +73,28 @@ impl<'a> Node<'a> {
         Ok(under(&PathBuf::from(format!("/proc/{}/root", self.init_or_off()?)), inside))
     }
 
+    /// Whether the product has a disk of its own here, which can be filled without filling the host's.
+    pub fn has_own_disk(&self) -> bool {
+        self.layout.product_disk(&self.name).exists()
+    }
+
+    // Made once, when the node is new and the lab says how large.
+    fn prepare_disk(&self) -> Result<()> {
+        let (size, disk) = (self.layout.disk_size(), self.layout.product_disk(&self.name));
+        let new = !self.layout.node_dir(&self.name).join("machine-id").exists();
+        if !new || disk.exists() || !size.exists() {
+            return Ok(());
+        }
+        let mib = fs::read_to_string(&size).at(&size)?;
+        let making = disk.with_extension("new");
+        run(&mut command(
+            "truncate",
+            [format!("--size={}M", mib.trim()).as_ref(), making.as_os_str()],
+        ))?;
+        run(command("mkfs.ext4", ["-q", "-F", "-m", "0"]).arg(&making))?;
+        fs::rename(&making, &disk).at(disk)
+    }
+
     /// The identity of the node's current boot.
     pub fn boot_id(&self) -> Result<String> {
         let file = self.layout.node_dir(&self.name).join("boot_id");
@@ -158,6 +180,7 @@ impl<'a> Node<'a> {
         // Debian's package makes it, and virtlogd does not: guests' consoles are written there.
         let consoles = under(&disk, "/var/log/libvirt/qemu");
         fs::create_dir_all(&consoles).at(&consoles)?;
+        self.prepare_disk()?;
         let uuid_file = "/proc/sys/kernel/random/uuid";
         let fresh = || fs::read_to_string(uuid_file).at(uuid_file);
         let write = |name: &str, text: &str| fs::write(node.join(name), text).at(node.join(name));

@@ -21,6 +21,7 @@ use std::{
 };
 
 use rustix::{
+    fs::{CWD, Mode, mkfifoat},
     mount::{
         MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
         mount_change, mount_move, mount_remount, unmount,
@@ -38,8 +39,14 @@ use crate::{
 
 /// Where the outside and the node's first process leave word for each other.
 pub const CONTROL: &str = "/run/lab";
+/// The node's hardware watchdog: a pipe to a process outside.
+pub const WATCHDOG: &str = "/run/lab/watchdog";
 /// The cable comes from outside, a moment after the namespace is there.
 const CABLE_WITHIN: Duration = Duration::from_secs(60);
+/// Killed processes hold mounts for a moment.
+const DISK_WITHIN: Duration = Duration::from_secs(30);
+/// Where the product keeps its state.
+const PRODUCT_DISK: &str = "/var/lib/discovery";
 /// A daemon that dies at once is not started in a tight loop.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// How often children, and the outside's wishes, are looked at.
@@ -72,6 +79,7 @@ fn arrange_mounts(config: &NodeConfig<'_>) -> Result<()> {
     for path in DISK_PATHS {
         bind(&under(&disk, path), Path::new(path))?;
     }
+    mount_product_disk(&config.layout.product_disk(config.name))?;
     bind(&config.layout.guests(), Path::new(GUESTS_IN_NODE))?;
     let read_only = MountFlags::BIND | MountFlags::RDONLY;
     system("make the guests' images read only", mount_remount(GUESTS_IN_NODE, read_only, c""))?;
@@ -81,6 +89,7 @@ fn arrange_mounts(config: &NodeConfig<'_>) -> Result<()> {
     for directory in [CONTROL, "/run/lock", "/run/libvirt", "/run/containerd"] {
         fs::create_dir_all(directory).at(directory)?;
     }
+    system("make the watchdog's pipe", mkfifoat(CWD, WATCHDOG, Mode::RUSR | Mode::WUSR))?;
     bind_file(&node.join("hosts"), Path::new("/etc/hosts"))?;
     bind_file(&node.join("resolv.conf"), &resolv)?;
     if Path::new("/etc/machine-id").exists() {
@@ -91,6 +100,20 @@ fn arrange_mounts(config: &NodeConfig<'_>) -> Result<()> {
     bind_file(&node.join("boot_id"), Path::new("/proc/sys/kernel/random/boot_id"))?;
     // The kubelet hands mounts on to its pods.
     system("make mounts shared", mount_change("/", MountPropagationFlags::SHARED | all))
+}
+
+// The product's own disk, where the lab has made one. The node's last boot may still be letting go of it: two loop
+// devices over one file would tear it.
+fn mount_product_disk(disk: &Path) -> Result<()> {
+    if !disk.exists() {
+        return Ok(());
+    }
+    let used = || run(command("losetup", ["--associated"]).arg(disk)).unwrap_or_default();
+    wait_for("the node's last boot to let go of its disk", DISK_WITHIN, "see losetup", || {
+        used().trim().is_empty()
+    })?;
+    let options = ["-o", "loop,nosuid,nodev"];
+    run(command("mount", options).arg(disk).arg(PRODUCT_DISK)).map(drop)
 }
 
 // The node's /sys shows its own network devices, and the host's cgroups as they are: libvirt looks for both.

@@ -51,20 +51,38 @@ fn marked(prefix: &str) -> Vec<Found> {
     let mut found: Vec<Found> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter_map(|pid| {
-            // Processes come and go while we read, and kernel threads have no environment: both are no finds.
-            let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let role = role_in(&environment, prefix)?;
-            (!is_zombie(&status)).then(|| Found {
-                pid,
-                role,
-                is_node_init: is_first_of_its_namespace(&status),
-            })
-        })
+        .filter_map(|pid| look(pid, prefix))
         .collect();
     found.sort_by_key(|process| process.pid);
     found
+}
+
+fn look(pid: i32, prefix: &str) -> Option<Found> {
+    // Processes come and go while we read, and kernel threads have no environment: both are no finds.
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let role = role_in(&environment, prefix)?;
+    (!is_zombie(&status)).then(|| Found {
+        pid,
+        role,
+        is_node_init: is_first_of_its_namespace(&status),
+    })
+}
+
+/// The node of this lab that a process runs on, by the first process among its ancestors: a few files, however many
+/// processes there are.
+pub fn node_of(layout: &Layout, pid: i32) -> Option<String> {
+    let mut pid = pid;
+    while pid > 1 {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        if is_first_of_its_namespace(&status)
+            && let Some(found) = look(pid, &format!("{MARK}={} ", layout.dir.display()))
+        {
+            return found.role.strip_prefix("node/").map(str::to_owned);
+        }
+        pid = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+    }
+    None
 }
 
 /// The processes of one role.

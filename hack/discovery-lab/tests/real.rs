@@ -79,6 +79,15 @@ impl Real {
                 left.push(format!("link {name}"));
             }
         }
+        // Of the packet filter and of the loop devices.
+        for words in [["nft", "list", "tables"], ["losetup", "--list", "--noheadings"]] {
+            let listed =
+                Command::new(words[0]).args(&words[1..]).output().expect("it is installed");
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            let (bridge, dir) = (self.layout.bridge(), self.layout.dir.display().to_string());
+            let ours = |line: &&str| line.contains(&bridge) || line.contains(&dir);
+            left.extend(listed.lines().filter(ours).map(str::to_owned));
+        }
         let mounts = fs::read_to_string("/proc/self/mounts").expect("proc is mounted");
         let own = self.layout.dir.display().to_string();
         left.extend(
@@ -205,6 +214,80 @@ fn a_guest_says_hello_finds_its_disk_and_obeys_the_power_button() {
     says("tester ticks at");
     node.virsh(&["shutdown", "guest"]).expect("it runs");
     says("tester powers off: power button");
+}
+
+#[test]
+fn every_fault_proves_that_it_fired_and_is_undone() {
+    let lab = Real::new();
+    lab.must(&["up", "--nodes", "2", "--disk-mib", "64"]);
+    let nemesis = |words: &[&str]| {
+        let output = lab.run(&[&["nemesis"], words].concat());
+        let said = format!("{}{}", shown(&output.stdout), shown(&output.stderr));
+        assert!(output.status.success(), "{words:?}: {said}");
+        said
+    };
+    let says = |words: &[&str], what: &str| {
+        let said = nemesis(words);
+        assert!(said.contains(what), "{words:?}: {said}");
+    };
+    says(&["libvirtd", "--node", "n1", "--kill"], "the node has started");
+    says(&["libvirtd", "--node", "n1", "--for", "500ms"], "libvirtd runs on n1");
+    says(&["cut", "--node", "n2", "--for", "1s"], "packets were dropped");
+    says(&["cut", "--node", "n2", "--from", "api", "--one-way", "out", "--for", "1s"], "packets");
+    says(&["api-server", "--for", "500ms"], "answers again");
+    says(&["reboot", "--node", "n2"], "its /run is gone");
+
+    // What lasts: the same again is no other, and no second one.
+    says(&["stall", "--node", "n1", "--all-but-guests"], "stopped");
+    says(&["stall", "--node", "n1", "--all-but-guests"], "already so");
+    let other = lab.run(&["nemesis", "stall", "--node", "n1"]);
+    assert!(!other.status.success(), "there is one of its kind");
+    says(&["disk-full", "--node", "n2"], "writing fails");
+    let write = ["exec", "n2", "sh", "-c", "echo full > /var/lib/discovery/more"];
+    assert!(!lab.run(&write).status.success(), "the disk is full");
+    says(&["heal"], "processes go on");
+    lab.must(&write);
+    says(&["power", "--node", "n2"], "killed");
+    says(&["power-on", "--node", "n2"], "is on again");
+    assert_eq!(lab.must(&["exec", "n2", "cat", "/var/lib/discovery/more"]), "full\n");
+    says(&["heal"], "nothing to heal");
+
+    // Without the product on it, and without guests, some cannot fire.
+    for words in [&["stall", "--node", "n1"][..], &["guest", "--node", "n1"], &["upgrade"]] {
+        assert!(!lab.run(&[&["nemesis"], words].concat()).status.success(), "{words:?}");
+    }
+    says(&["heal"], "nothing to heal");
+    wait_for("both nodes", SOON, "", || lab.ready_nodes() == ["n1", "n2"]).expect("all is undone");
+    nemesis(&["cut", "--node", "n1"]);
+    lab.must(&["down"]);
+    assert_eq!(lab.left_behind(), Vec::<String>::new());
+}
+
+#[test]
+fn a_node_that_does_not_feed_its_watchdog_is_reset() {
+    let lab = Real::new();
+    lab.must(&["up", "--nodes", "2"]);
+    let boot = |node: &str| {
+        let read = lab.run(&["exec", node, "cat", "/proc/sys/kernel/random/boot_id"]);
+        shown(&read.stdout)
+    };
+    let before = [boot("n1"), boot("n2")];
+    let write = |node: &str, bytes: &str| {
+        let script = format!("printf {bytes} > /run/lab/watchdog");
+        lab.must(&["exec", node, "sh", "-c", &script]);
+    };
+    write("n1", "1");
+    write("n2", "1V");
+    // It works however still the node stands.
+    lab.must(&["nemesis", "stall", "--node", "n1", "--all-but-guests"]);
+    wait_for("n1 to be reset", SOON, "", || !["", &*before[0]].contains(&&*boot("n1")))
+        .expect("it was armed");
+    assert_eq!(boot("n2"), before[1], "it was disarmed");
+    wait_for("n1", SOON, "", || lab.ready_nodes() == ["n1", "n2"]).expect("it boots again");
+}
+
+fn shown(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
 }
 
 #[test]
