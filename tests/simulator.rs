@@ -144,3 +144,12 @@ fn the_runs_of_a_comparison_become_a_page() {
     let html = fs::read_to_string(&page).expect("it was written");
     assert_eq!(html.matches("<svg").count(), 8, "four pictures for each of two sizes");
 }
+
+#[test]
+fn plans_are_compared_with_the_oracles_and_two_processes_print_the_same() {
+    let arguments = ["plans", "--seeds", "0..30", "--sizes", "3x6,4x5"];
+    let table = printed(&arguments);
+    assert_eq!(table.lines().count(), 3, "a line each, and neither missed nor wrong: {table}");
+    assert_eq!(table, printed(&arguments));
+    assert!(complaint(&["plans", "--sizes", "8x24"]).contains("4x12"));
+}

@@ -45,7 +45,7 @@ use lrt::partition::Asked;
 use lrt::procedure::{Ended, Request};
 use lrt::solver::Goal;
 use lrt::transit::MigrationLimits;
-use record::Kept;
+use record::{Kept, MoveReason};
 use report::NodeReport;
 use time::Instant;
 use vet::gateway::Gateway;
@@ -258,7 +258,8 @@ impl Engine {
             Message::Observed { ve, order, leaving, vms } => {
                 self.observed(from, ve, Told { order, leaving, vms });
             }
-            Message::Move { vm, to } => self.asked_to_move(from, &vm, to),
+            Message::Move { vm, to, why } => self.asked_to_move(from, &vm, (to, why)),
+            Message::MakeRoom { vm, to } => self.lrt.asked_to_make_room(&vm, to, &mut self.ctx),
             Message::Stays { vm, why } => self.lrt.stays(from, &vm, why, &mut self.ctx),
             Message::Relief(said) => self.lrt.relief_said(from, said, &mut self.ctx),
             // Somebody speaks in another's name.
@@ -312,7 +313,7 @@ impl Engine {
         self.reconcile(&uid);
     }
 
-    fn asked_to_move(&mut self, from: &NodeName, vm: &VmId, to: NodeName) {
+    fn asked_to_move(&mut self, from: &NodeName, vm: &VmId, to: (NodeName, MoveReason)) {
         if let Some(veh) = self.vehs.get_mut(&vm.ve) {
             let (registers, lrt, dnt) = (&mut self.registers, &mut self.lrt, &self.dnt);
             let rooms = &mut Rooms { registers, lrt, dnt };

@@ -111,6 +111,8 @@ pub enum MoveReason {
     Maintenance,
     /// Its node is overloaded, or about to be.
     Load,
+    /// Its room is wanted for an environment that waits.
+    Room,
 }
 
 impl MoveReason {
@@ -120,6 +122,7 @@ impl MoveReason {
         match self {
             Self::Maintenance => "maintenance",
             Self::Load => "load",
+            Self::Room => "room",
         }
     }
 }

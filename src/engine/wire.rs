@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::dnt::PeerState;
 use super::id::{NodeName, ProcedureId, VeUid, VmId};
 use super::input::VeDeclared;
-use super::lrt::{NodeOffer, relief};
-use super::record::Transit;
+use super::lrt::{NodeOffer, relief, room};
+use super::record::{MoveReason, Transit};
 use super::report::VmObserved;
 use super::spec::{MAX_VMS, VmDefinition};
 use super::time::Instant;
@@ -117,6 +117,8 @@ pub enum Message {
         vm: VmId,
         /// Where to.
         to: NodeName,
+        /// Why.
+        why: MoveReason,
     },
     /// The handler's answer when it cannot: why.
     Stays {
@@ -127,6 +129,13 @@ pub enum Message {
     },
     /// Two nodes about their loads and a move between them.
     Relief(relief::protocol::Message),
+    /// A procedure that finds no room wishes that a VM of this node moves, so that there is some.
+    MakeRoom {
+        /// Which VM.
+        vm: VmId,
+        /// Where to.
+        to: NodeName,
+    },
 }
 
 /// The answer to a reserve.
@@ -196,6 +205,11 @@ impl Message {
                 Err("declare: too many VMs")
             }
             Self::Declare(ve) if ve.replica_set.len() > 5 => Err("declare: replica set too large"),
+            Self::Reserved { answer: Reservation::Granted(offer), .. }
+                if offer.guests.len() > room::MAX_GUESTS =>
+            {
+                Err("reserved: too many VMs")
+            }
             Self::Relief(said) if !said.is_sane() => Err("relief: not a load"),
             Self::Stays { why, .. } if why.len() > MAX_REASON => Err("stays: reason too long"),
             Self::Ping { state, .. } | Self::Pong { state, .. } if !state.is_finite() => {

@@ -11,7 +11,7 @@
 //! gives the same bytes, in any process on any machine.
 //!
 //! Beside this world of agents and faults there is one of loads and migrations, to compare schedulers in:
-//! `workload` says what happens there, `datacenter` runs it.
+//! `workload` says what happens there, `datacenter` runs it. `plans` compares the plans that make room with an exact oracle's.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod api_server;
@@ -19,6 +19,7 @@ pub mod datacenter;
 pub mod host;
 mod migration;
 pub mod network;
+pub mod plans;
 pub mod scenario;
 pub mod workload;
 pub mod world;
@@ -29,5 +30,7 @@ mod deadlock_tests;
 mod moves_crash_tests;
 #[cfg(test)]
 mod moves_tests;
+#[cfg(test)]
+mod room_tests;
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::tests::{apply, is_ready, spec, world};
 use super::world::World;
+use crate::engine::host::StopCause;
 use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
-use crate::engine::spec::{Constraint, Domain, MemberSpec};
+use crate::engine::spec::{Constraint, Domain, MemberSpec, RunStrategy};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -103,6 +104,25 @@ fn a_vm_that_fits_nowhere_else_stays_and_says_why() {
     let status = world.api.get(&uid).and_then(|object| object.status.clone()).expect("a status");
     let why = status.vms.iter().find_map(|vm| vm.reason.clone()).expect("a reason");
     assert!(why.contains("cannot leave its node") && why.contains("memory"), "{why}");
+}
+
+/// It kept its handler awake: what was due could not be tried, and stayed due.
+#[test]
+fn a_vm_that_is_to_leave_and_has_ended_is_no_reason_to_wake_up_again_and_again() {
+    let mut world = world(2, 1);
+    let mut once = spec(2, 6);
+    once.members[0].run_strategy = RunStrategy::Once;
+    let uid = apply(&mut world, "shop", once);
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "one on each node");
+    maintain(&mut world, &"n1".into(), true);
+    assert!(world.run_while_not(SOON, |world| told(world, "CannotLeave") == 1));
+    let here = world.running().into_iter().find(|(_, node)| node.as_str() == "n1");
+    let (id, node) = here.expect("it runs");
+    assert!(world.stop_guest(&node, &id, StopCause::Shutdown));
+    let before = world.events;
+    world.run_for(SOON);
+    assert!(world.events < before + 5_000, "{} events", world.events - before);
+    assert_eq!(world.broken, vec![]);
 }
 
 #[test]

@@ -8,10 +8,10 @@ use discovery::engine::dnt::vivaldi::Coordinate;
 use discovery::engine::host::{DomainSeen, DomainState, StopCause};
 use discovery::engine::id::{MemberName, NodeName, ProcedureId, VeName, VeUid, VmId};
 use discovery::engine::input::VeDeclared;
-use discovery::engine::lrt::NodeOffer;
 use discovery::engine::lrt::relief::habit::{Lore, Watched};
 use discovery::engine::lrt::relief::outlook::Outline;
 use discovery::engine::lrt::relief::protocol as relief;
+use discovery::engine::lrt::{Guest, NodeOffer};
 use discovery::engine::record::{
     Kept, MoveReason, MoveStep, Moving, Placement, Promise, Transit, VeRecord, VmGoal, VmRecord,
 };
@@ -152,6 +152,13 @@ fn offer() -> NodeOffer {
         allocated: Resources { cpu_milli: 4500, memory: 10 << 30 },
         processors_milli: 2000,
         others: 3,
+        guests: vec![Guest {
+            id: vm_id(0),
+            ve: VeName::new("default", "shop"),
+            size: Resources::of(2, 1 << 30),
+            bytes: 5 << 30,
+            movable: true,
+        }],
     }
 }
 
@@ -228,7 +235,8 @@ pub fn messages() -> Vec<Message> {
                 observed(Some(seen(DomainState::Stopped(StopCause::Crashed)))),
             ],
         },
-        Message::Move { vm: vm_id(0), to: NodeName::from("node-3") },
+        Message::Move { vm: vm_id(0), to: NodeName::from("node-3"), why: MoveReason::Load },
+        Message::MakeRoom { vm: vm_id(0), to: NodeName::from("node-3") },
         Message::Stays { vm: vm_id(0), why: "it is on its way already".to_owned() },
         Message::Relief(relief::Message::Tell(summary())),
         Message::Relief(relief::Message::Ask {

@@ -146,6 +146,17 @@ pub struct Output {
     pub wide: bool,
 }
 
+/// `plans`.
+#[derive(Args)]
+pub struct Plans {
+    /// Seeds, `A..B` (B excluded) or one: a case each.
+    #[arg(long, env = "DISCOVERY_SIM_SEEDS", default_value = "0..100", value_parser = seeds)]
+    pub seeds: Range<u64>,
+    /// Nodes and VMs, several sizes with commas between.
+    #[arg(long, value_delimiter = ',', default_value = "2x12,3x10,4x9,4x12", value_parser = size)]
+    pub sizes: Vec<(usize, usize)>,
+}
+
 /// `report`.
 #[derive(Args)]
 pub struct Report {
@@ -195,6 +206,17 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
         Some((from, to)) => number(from)?..number(to)?,
     };
     if range.is_empty() { Err(wrong()) } else { Ok(range) }
+}
+
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let wrong = || {
+        format!("'{text}' is not nodes and VMs, as in 4x12, of 16 million configurations at most")
+    };
+    let (nodes, vms) = text.split_once('x').ok_or_else(wrong)?;
+    let nodes = nodes.parse::<usize>().ok().filter(|n| (2..=8).contains(n)).ok_or_else(wrong)?;
+    let vms = vms.parse::<usize>().ok().filter(|n| (2..=24).contains(n)).ok_or_else(wrong)?;
+    let few = nodes.checked_pow(vms as u32).is_some_and(|all| all <= 1 << 24);
+    if few { Ok((nodes, vms)) } else { Err(wrong()) }
 }
 
 fn probability(text: &str) -> Result<f64, String> {

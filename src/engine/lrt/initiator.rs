@@ -17,6 +17,7 @@ impl Lrt {
     /// The environment no longer wants to be placed.
     pub fn withdraw(&mut self, ve: &VeUid, ctx: &mut Context) {
         self.waiting.retain(|request| request.ve != *ve);
+        self.making.remove(ve);
         if self.running.as_ref().is_some_and(|procedure| procedure.request.ve == *ve)
             && let Some(procedure) = self.running.take()
         {
@@ -90,6 +91,7 @@ impl Lrt {
         let ended = ended?;
         let procedure = self.running.take()?;
         procedure.dissolve(Some(&ended), ctx);
+        self.make_room(&procedure, &ended, ctx);
         Some((procedure.request, ended))
     }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use super::monitor::News;
 use super::relief::protocol;
 use super::relief::{Effect, Input, Now, Relief, Rules};
+use super::room::LEFT_ALONE;
+use super::vmh::Vmh;
 use crate::engine::context::Context;
 use crate::engine::dnt::rendezvous;
 use crate::engine::host::VmLoad;
 use crate::engine::id::{NodeName, VmId};
-use crate::engine::record::VmGoal;
+use crate::engine::record::{MoveReason, VmGoal};
 use crate::engine::report::MoveProgress;
 use crate::engine::time::Instant;
 use crate::engine::wire::Message;
@@ -70,12 +72,23 @@ impl Lrt {
             let definition = &vmh.record.definition;
             let memory_mib = u32::try_from(definition.memory >> 20).unwrap_or(u32::MAX);
             match self.monitor.sample(&sample, definition.cpus) {
-                News::First(load) => self.relieve(Input::Here { vm, memory_mib, load }, ctx),
+                News::First(load) => self.relieve_arrival(vm, memory_mib, load, ctx),
                 News::Changed(load) => self.relieve(Input::Load { vm, load }, ctx),
                 News::Same => {}
             }
         }
         self.tell_overload(ctx);
+    }
+
+    /// A VM counts from now on. One that has moved here for another reason than loads is not taken up at once.
+    fn relieve_arrival(&mut self, vm: VmId, memory_mib: u32, load: f64, ctx: &mut Context) {
+        let part = self.relief.as_ref().and_then(Relief::part);
+        let by_relief = matches!(part, Some(protocol::Part::Held { .. }));
+        let came = self.vms.get(&vm).is_some_and(Vmh::came);
+        self.relieve(Input::Here { vm: vm.clone(), memory_mib, load }, ctx);
+        if let Some(relief) = self.relief.as_mut().filter(|_| came && !by_relief) {
+            relief.leave_alone(&vm, ctx.now + LEFT_ALONE);
+        }
     }
 
     /// A VM whose load is this node's: it runs here, and is to stay unless relief moves it.
@@ -137,7 +150,8 @@ impl Lrt {
                 Effect::Migrate(vm, to) => {
                     if let Some(vmh) = self.vms.get(&vm) {
                         let handler = vmh.record.handler.clone();
-                        ctx.send(&handler, Message::Move { vm, to });
+                        let why = MoveReason::Load;
+                        ctx.send(&handler, Message::Move { vm, to, why });
                     }
                 }
                 Effect::Ended(..) => {}

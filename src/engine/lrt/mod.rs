@@ -6,6 +6,7 @@
 //!                           ──Order──> the goals of VMHs                          orders.rs
 //!   a procedure here: asks the nodes, finds the places          initiator.rs, procedure.rs, solver.rs
 //!   hypervisor ──domains──> VMH ──Observed──> the environment's handler     hypervisor.rs, vmh.rs, transit.rs
+//!   a procedure without room ──MakeRoom──> its VMs' nodes ──Move──> their handlers    room.rs
 //!   loads ──> levels ──> two nodes agree on a VM's move   monitor.rs, loads.rs, relief/
 //! ```
 //!
@@ -21,6 +22,7 @@ mod orders;
 pub mod partition;
 pub mod procedure;
 pub mod relief;
+pub mod room;
 pub mod solver;
 mod terms;
 pub mod transit;
@@ -42,6 +44,8 @@ use super::wire::Message;
 use monitor::Monitor;
 use procedure::{Ended, Procedure, Request};
 use relief::{Input, Relief, Rules};
+pub use room::Guest;
+use room::Making;
 use solver::Goal;
 use transit::MigrationLimits;
 use vmh::Vmh;
@@ -74,6 +78,8 @@ pub struct NodeOffer {
     pub processors_milli: u64,
     /// VMs here of environments other than the one that asks.
     pub others: u32,
+    /// VMs here that run, as far as they may be asked to make room ([`room::MAX_GUESTS`] at most).
+    pub guests: Vec<Guest>,
 }
 
 /// This node is in a partition.
@@ -122,6 +128,8 @@ pub struct Lrt {
     told_overload: bool,
     goal: Goal,
     limits: MigrationLimits,
+    /// Environments of this agent's procedures for which others are asked to make room.
+    making: BTreeMap<VeUid, Making>,
 }
 
 impl Lrt {
@@ -163,6 +171,7 @@ impl Lrt {
             told_overload: false,
             goal: Goal::default(),
             limits: MigrationLimits::default(),
+            making: BTreeMap::new(),
         }
     }
 

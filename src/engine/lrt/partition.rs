@@ -70,6 +70,7 @@ impl Lrt {
             allocated: self.allocated(),
             processors_milli: self.processors_milli(),
             others: terms::others(self.vms.values(), ve),
+            guests: self.guests(ctx.now),
         }
     }
 

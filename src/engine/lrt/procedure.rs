@@ -153,6 +153,11 @@ impl Procedure {
         self.offers.iter().map(|offer| &offer.node)
     }
 
+    /// What its nodes offer.
+    pub(super) fn offers(&self) -> &[NodeOffer] {
+        &self.offers
+    }
+
     /// When something is due.
     #[must_use]
     pub fn next_wakeup(&self) -> Instant {

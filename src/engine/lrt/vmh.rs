@@ -35,6 +35,8 @@ const STABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// A guest that has been started is busy for a while with that: its load then says nothing of what it will be.
 const BOOTS_FOR: Duration = Duration::from_secs(60);
+/// A VM that has come by live migration is not asked to make room for so long: it would be moved to and fro.
+const STAYS_FOR: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug)]
 pub(super) struct InFlight {
@@ -69,6 +71,8 @@ pub struct Vmh {
     pub moved: MoveProgress,
     /// Why it does not leave its node, which is to be emptied.
     pub cannot_leave: Option<String>,
+    /// It is not asked to make room for others before.
+    pub(super) left_alone_until: Instant,
     pub(super) in_flight: Option<InFlight>,
     retry_at: Instant,
     failures: u32,
@@ -102,6 +106,7 @@ impl Vmh {
             reason: None,
             moved: MoveProgress::Open,
             cannot_leave: None,
+            left_alone_until: Instant::ZERO,
             in_flight: None,
             retry_at: Instant::ZERO,
             failures: 0,
@@ -171,6 +176,31 @@ impl Vmh {
     #[must_use]
     pub fn has_booted(&self, now: Instant) -> bool {
         self.running_since.is_some_and(|since| self.came || now.since(since) >= BOOTS_FOR)
+    }
+
+    /// It runs here as meant, and nothing is being done with it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let running = |domain: &DomainSeen| {
+            domain.state == DomainState::Running && domain.epoch == self.record.definition.epoch
+        };
+        let free = self.record.promise.is_none() && self.record.transit == Transit::None;
+        let calm = free && self.in_flight.is_none() && self.moved != MoveProgress::Left;
+        calm && self.record.goal == VmGoal::Run && self.domain.as_ref().is_some_and(running)
+    }
+
+    /// It may be asked to make room for others. One that has just come is left alone.
+    #[must_use]
+    pub fn may_make_room(&self, now: Instant) -> bool {
+        let came = self.running_since.filter(|_| self.came);
+        let stays = came.is_some_and(|since| now.since(since) < STAYS_FOR);
+        self.is_settled() && !stays && self.left_alone_until <= now
+    }
+
+    /// It came here by live migration.
+    #[must_use]
+    pub fn came(&self) -> bool {
+        self.came
     }
 
     /// Gives the next command if one is wanted and it is time. The hypervisor is there, and has shown its domains.

@@ -21,12 +21,15 @@ use crate::engine::wire::{Message, OrderedVm};
 /// A VM that found no place, or whose move failed, is tried again after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
+/// A VM that is to make room for others is tried so often in a row while its target is in another partition.
+const ROOM_TRIES: u32 = 6;
+
 /// What a handler knows of moves that are not in its record.
 #[derive(Debug, Default)]
 pub struct Moves {
     leaving: BTreeSet<NodeName>,
-    /// Nodes that VMs' nodes ask to have them moved to.
-    asked: BTreeMap<VmId, NodeName>,
+    /// Nodes that VMs' nodes ask to have them moved to, and why.
+    asked: BTreeMap<VmId, (NodeName, MoveReason)>,
     /// VMs that could not move: why, and when they are tried again.
     stuck: BTreeMap<VmId, (String, Instant)>,
     contentions: u32,
@@ -46,6 +49,12 @@ impl Moves {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
         self.stuck.values().map(|(_, at)| *at).min()
+    }
+
+    /// Those that are due are tried later.
+    fn put_off(&mut self, now: Instant) {
+        let due = self.stuck.values_mut().filter(|(_, at)| *at <= now);
+        due.for_each(|(_, at)| *at = now + TRY_AGAIN);
     }
 
     /// Room may have appeared.
@@ -110,7 +119,7 @@ impl Veh {
         &mut self,
         from: &NodeName,
         id: &VmId,
-        to: NodeName,
+        to: (NodeName, MoveReason),
         rooms: &mut Rooms<'_>,
         ctx: &mut Context,
     ) {
@@ -237,7 +246,11 @@ impl Veh {
             stuck.values_mut().for_each(|(_, at)| *at = (*at).max(ctx.now + TRY_AGAIN));
             return;
         }
-        let Some(next) = self.next_to_move(record, ctx.now) else { return };
+        let Some(next) = self.next_to_move(record, ctx.now) else {
+            // Those that are due do not run at this moment: there is nothing to wake up for.
+            self.moves.put_off(ctx.now);
+            return;
+        };
         let Wanted { id, from, only, why } = next;
         if let Some(bound) = bound(record, &id) {
             let text = format!("{bound} keeps it where it is");
@@ -266,14 +279,13 @@ impl Veh {
 
     fn next_to_move(&self, record: &VeRecord, now: Instant) -> Option<Wanted> {
         record.placements.iter().find_map(|(id, placement)| {
-            let only = self.moves.asked.get(id).cloned();
+            let asked = self.moves.asked.get(id);
             let empties = self.moves.leaving.contains(&placement.node);
-            let why = match (&only, empties) {
-                (_, true) => MoveReason::Maintenance,
-                (Some(_), false) => MoveReason::Load,
+            let (only, why) = match (asked, empties) {
+                (_, true) => (None, MoveReason::Maintenance),
+                (Some((to, why)), false) => (Some(to.clone()), *why),
                 (None, false) => return None,
             };
-            let only = only.filter(|_| !empties);
             let due = self.moves.stuck.get(id).is_none_or(|(_, at)| *at <= now);
             let runs = self.observed(&placement.node, id).is_some_and(|seen| {
                 seen.phase == VmPhase::Running && seen.epoch == placement.epoch
@@ -321,12 +333,20 @@ impl Veh {
             }
             Ended::CannotFit(text) => {
                 self.moves.contentions = 0;
-                (text, TRY_AGAIN)
+                let making =
+                    rooms.lrt.making_room(&self.ve).filter(|_| *why == MoveReason::Maintenance);
+                (making.map_or(text.clone(), |making| format!("{text}; {making}")), TRY_AGAIN)
             }
             Ended::Contended(text) => {
                 self.moves.contentions += 1;
                 let most = 50 << self.moves.contentions.min(5);
-                (text, ctx.jitter(10, most))
+                let pause = ctx.jitter(10, most);
+                if *why == MoveReason::Room && self.moves.contentions < ROOM_TRIES {
+                    // It is still wished; who wishes makes others wait for as short a time as they do.
+                    self.moves.stuck.insert(id, (text, ctx.now + pause));
+                    return;
+                }
+                (text, pause)
             }
         };
         self.cannot_move(&id, (from, *why), (text, pause), rooms, ctx);

@@ -33,7 +33,7 @@ pub fn some(items: &[String]) -> String {
 pub fn of(
     record: &VeRecord,
     veh: &Veh,
-    placing: bool,
+    (placing, making): (bool, Option<String>),
     is_live: &dyn Fn(&NodeName) -> bool,
 ) -> VeReport {
     let declared = &record.declared;
@@ -43,7 +43,7 @@ pub fn of(
     } else if declared.spec.state == VeState::Terminated {
         terminated(&vms)
     } else {
-        running(record, veh, &vms, placing)
+        running(record, veh, &vms, (placing, making))
     };
     VeReport {
         uid: declared.uid.clone(),
@@ -140,11 +140,16 @@ fn terminated(vms: &[VmReport]) -> Words {
     }
 }
 
-fn running(record: &VeRecord, veh: &Veh, vms: &[VmReport], placing: bool) -> Words {
+fn running(
+    record: &VeRecord,
+    veh: &Veh,
+    vms: &[VmReport],
+    (placing, making): (bool, Option<String>),
+) -> Words {
     let active = record.placements.values().filter(|placement| placement.active).count();
     let phase = if active == 0 && !vms.is_empty() { Phase::Waiting } else { Phase::Running };
     if active < vms.len() {
-        return waiting(veh, phase, placing);
+        return waiting(veh, phase, placing, making);
     }
     let mut nodes: Vec<String> =
         record.placements.values().map(|placement| placement.node.to_string()).collect();
@@ -213,9 +218,12 @@ fn running(record: &VeRecord, veh: &Veh, vms: &[VmReport], placing: bool) -> Wor
     }
 }
 
-fn waiting(veh: &Veh, phase: Phase, placing: bool) -> Words {
+fn waiting(veh: &Veh, phase: Phase, placing: bool, making: Option<String>) -> Words {
     let (reason, text, settled) = match veh.wait() {
-        Some(Wait::CannotFit(why)) => ("CannotBePlaced", why.clone(), true),
+        Some(Wait::CannotFit(why)) => {
+            let text = making.map_or(why.clone(), |making| format!("{why}; {making}"));
+            ("CannotBePlaced", text, true)
+        }
         Some(Wait::Contended(why)) => ("Placing", why.clone(), false),
         None if placing => ("Placing", "looks for nodes".to_owned(), false),
         None => ("Placing", "is about to be placed".to_owned(), false),

@@ -546,7 +546,8 @@ impl Veh {
         }
         let placing = rooms.lrt.is_placing(&self.ve);
         let live = |node: &NodeName| *node == ctx.node || rooms.dnt.is_live(node);
-        let report = status::of(record, self, placing, &live);
+        let making = rooms.lrt.making_room(&self.ve);
+        let report = status::of(record, self, (placing, making), &live);
         let runs = record.declared.spec.state == VeState::Running && !record.declared.deleting;
         if report.ready.holds && runs && self.was_ready != Some(record.declared.generation) {
             // After a restart of the agent nothing was reported yet: what runs did not start now.

@@ -202,6 +202,13 @@ impl<N: Clone + Ord, V: Clone + Ord> Relief<N, V> {
         self.rules = rules;
     }
 
+    /// A VM moves, or has moved, for another reason than its load: it is not taken before.
+    pub fn leave_alone(&mut self, vm: &V, until: Instant) {
+        if let Some(vm) = self.vms.get_mut(vm) {
+            vm.stays_until = until.max(vm.stays_until);
+        }
+    }
+
     /// The one move that it takes part in.
     #[must_use]
     pub fn part(&self) -> Option<&Part<N, V>> {

@@ -67,6 +67,24 @@ fn an_overloaded_node_asks_and_migrates_when_granted() {
 }
 
 #[test]
+fn a_vm_that_has_moved_for_another_reason_is_not_taken_up_at_once() {
+    let (mut node, _) = node(&["b"], 0, 60.0);
+    (0..10).for_each(|vm| node.leave_alone(&vm, Instant(60_000_000)));
+    let loads = |node: &mut Node, at| {
+        (0..10).for_each(|vm| drop(give(node, at, ROOM, Input::Load { vm, load: 90.0 })));
+        let told = Message::Tell(summary(300.0, false));
+        give(node, at, ROOM, Input::Message("b", told))
+    };
+    let asks = |effects: &[Effect<&'static str, u32>]| {
+        effects.iter().any(|e| matches!(e, Effect::Send(_, Message::Ask { .. })))
+    };
+    let early = loads(&mut node, 10);
+    assert!(!asks(&early) && node.part().is_none());
+    let late = loads(&mut node, 61);
+    assert!(asks(&late) || node.part().is_some());
+}
+
+#[test]
 fn what_is_no_longer_worth_it_by_fresh_knowledge_is_released() {
     let (mut node, number) = asking();
     let granted = Message::Granted { number, summary: summary(720.0, false) };

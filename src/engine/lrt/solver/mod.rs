@@ -4,6 +4,7 @@
 //!   Problem, offers ──> board.rs   names become numbers; what each constraint counts: tally.rs
 //!                   ──> search.rs  depth first, bounded by steps; the goal orders nodes: goal.rs
 //!                   ──> why.rs     nothing found: what is short; else which constraints clash: clash.rs
+//!                   ──> room.rs    nothing found: which VMs would have to move first, by a plan: plan/
 //! ```
 //!
 //! Every partial assignment satisfies every constraint, so each full one is an answer; the search goes on
@@ -13,6 +14,8 @@ mod board;
 mod clash;
 mod goal;
 mod moves;
+pub mod plan;
+mod room;
 mod search;
 mod spare;
 mod tally;
@@ -25,6 +28,7 @@ use crate::engine::id::{NodeName, VmId};
 use crate::engine::spec::{Constraint, Domain, Resources, VmDefinition};
 use board::{Board, Rules};
 pub use goal::Goal;
+pub use room::{Wish, make_room};
 use search::{Effort, Outcome};
 pub use why::{bytes, explain};
 

@@ -42,6 +42,7 @@ fn offer(node: &str, zone: &str, free_mib: u64) -> NodeOffer {
         allocated: Resources::default(),
         processors_milli: 64_000,
         others: 0,
+        guests: Vec::new(),
     }
 }
 
