@@ -39,8 +39,8 @@ use crate::{
 
 /// Where the outside and the node's first process leave word for each other.
 pub const CONTROL: &str = "/run/lab";
-/// The node's hardware watchdog: a pipe to a process outside.
-pub const WATCHDOG: &str = "/run/lab/watchdog";
+/// The node's hardware watchdog: a pipe to a process outside. It lies where the product's guard sees it from its pod.
+pub const WATCHDOG: &str = "/run/discovery/watchdog";
 /// The cable comes from outside, a moment after the namespace is there.
 const CABLE_WITHIN: Duration = Duration::from_secs(60);
 /// Killed processes hold mounts for a moment.
@@ -86,7 +86,7 @@ fn arrange_mounts(config: &NodeConfig<'_>) -> Result<()> {
 
     let plain = MountFlags::NOSUID | MountFlags::NODEV;
     system("mount /run", mount("tmpfs", "/run", "tmpfs", plain, c"mode=0755"))?;
-    for directory in [CONTROL, "/run/lock", "/run/libvirt", "/run/containerd"] {
+    for directory in [CONTROL, "/run/lock", "/run/libvirt", "/run/containerd", "/run/discovery"] {
         fs::create_dir_all(directory).at(directory)?;
     }
     system("make the watchdog's pipe", mkfifoat(CWD, WATCHDOG, Mode::RUSR | Mode::WUSR))?;

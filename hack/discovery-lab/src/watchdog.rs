@@ -1,7 +1,7 @@
 //! A hardware watchdog for each node, played by a process outside of it: it resets a node that has armed it and does not
 //! feed it any more, whatever stands still inside.
 //!
-//! The node sees a pipe, `/run/lab/watchdog`, which is written to as the kernel's `/dev/watchdog` is: the first byte arms it,
+//! The node sees a pipe, `/run/discovery/watchdog`, which is written to as the kernel's `/dev/watchdog` is: the first byte arms it,
 //! any byte feeds it, a `V` that comes last disarms it ("magic close"). It knows no ioctl: its time-out is [`TIMEOUT`]. A node
 //! that never writes to it is never reset.
 

@@ -273,7 +273,7 @@ fn a_node_that_does_not_feed_its_watchdog_is_reset() {
     };
     let before = [boot("n1"), boot("n2")];
     let write = |node: &str, bytes: &str| {
-        let script = format!("printf {bytes} > /run/lab/watchdog");
+        let script = format!("printf {bytes} > /run/discovery/watchdog");
         lab.must(&["exec", node, "sh", "-c", &script]);
     };
     write("n1", "1");
