@@ -72,7 +72,7 @@ fn a_guard_outlives_upgrades_and_has_no_word_with_the_api_server() {
     // Nothing of the template changes with the chart's or the agents' version.
     let (_, template) = guard.split_once("\n  template:").expect("it has one");
     assert!(!template.contains("helm.sh/chart") && !template.contains("app.kubernetes.io/version"));
-    let other = ["--set", "image.tag=9,guard.image=registry/guard:1,agent.log=debug"];
+    let other = ["--set", "image.tag=v9,guard.image=registry/guard:1,agent.log=debug"];
     let other = daemon_set(&rendered(&other), "guard");
     assert!(other.contains("image: registry/guard:1\n") && !other.contains("debug"), "{other}");
     // Both are told of one socket.
