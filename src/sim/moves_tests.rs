@@ -8,7 +8,7 @@ use super::tests::{apply, is_ready, spec, world};
 use super::world::World;
 use crate::engine::host::StopCause;
 use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
-use crate::engine::spec::{Constraint, Domain, MemberSpec, RunStrategy};
+use crate::engine::spec::{Constraint, Domain, MemberSpec, RunStrategy, VeState};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -100,7 +100,11 @@ fn a_vm_that_fits_nowhere_else_stays_and_says_why() {
     world.run_for(SOON);
     assert_eq!(before, instances(&world, &uid));
     assert!(is_ready(&world, &uid));
-    assert!(told(&world, "CannotLeave") == 1, "told once: {:?}", world.happened);
+    // The handler, which was there, went to the other node, and says so too.
+    let tellers = world.happened.iter().filter(|(_, _, what)| what.reason == "CannotLeave");
+    let tellers: Vec<_> = tellers.map(|(_, node, _)| node.as_str()).collect();
+    assert_eq!(tellers, ["n1", "n2"], "each once: {:?}", world.happened);
+    assert!(told(&world, "Started") == 1, "what runs is not told again: {:?}", world.happened);
     let status = world.api.get(&uid).and_then(|object| object.status.clone()).expect("a status");
     let why = status.vms.iter().find_map(|vm| vm.reason.clone()).expect("a reason");
     assert!(why.contains("cannot leave its node") && why.contains("memory"), "{why}");
@@ -119,6 +123,24 @@ fn a_vm_that_is_to_leave_and_has_ended_is_no_reason_to_wake_up_again_and_again()
     let here = world.running().into_iter().find(|(_, node)| node.as_str() == "n1");
     let (id, node) = here.expect("it runs");
     assert!(world.stop_guest(&node, &id, StopCause::Shutdown));
+    let before = world.events;
+    world.run_for(SOON);
+    assert!(world.events < before + 5_000, "{} events", world.events - before);
+    assert_eq!(world.broken, vec![]);
+}
+
+/// The same of an environment that is terminated meanwhile: none of its VMs is to move any more.
+#[test]
+fn what_could_not_leave_and_is_terminated_is_no_reason_to_wake_up_again_and_again() {
+    let mut world = world(2, 1);
+    let mut shop = spec(2, 6);
+    let uid = apply(&mut world, "shop", shop.clone());
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "one on each node");
+    maintain(&mut world, &"n1".into(), true);
+    assert!(world.run_while_not(SOON, |world| told(world, "CannotLeave") == 1));
+    shop.state = VeState::Terminated;
+    apply(&mut world, "shop", shop);
+    assert!(world.run_while_not(SOON, |world| world.running().is_empty()), "it is stopped");
     let before = world.events;
     world.run_for(SOON);
     assert!(world.events < before + 5_000, "{} events", world.events - before);

@@ -438,8 +438,12 @@ impl Veh {
 
     /// Brings the record, the procedures and the orders in line with what is declared.
     pub fn reconcile(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
-        self.fresh = false;
+        let fresh = std::mem::take(&mut self.fresh);
         let Some(record) = rooms.registers.read(&self.ve) else { return };
+        if fresh && record.committed == record.declared.generation {
+            // Another handler, or this one before a restart, has told.
+            self.was_ready = Some(record.committed);
+        }
         if record.tombstone {
             // Nothing is left to do but to have that chosen.
             *self = Self { fresh: false, ..Self::new(self.ve.clone()) };
@@ -605,11 +609,8 @@ impl Veh {
         let report = status::of(record, self, round, (placing, making), &live);
         let runs = record.declared.spec.state == VeState::Running && !record.declared.deleting;
         if report.ready.holds && runs && self.was_ready != Some(record.declared.generation) {
-            // After a restart of the agent nothing was reported yet: what runs did not start now.
-            if self.reported.is_some() {
-                let message = report.ready.message.clone();
-                ctx.happened((&self.ve, &record.declared.name), false, "Started", message);
-            }
+            let message = report.ready.message.clone();
+            ctx.happened((&self.ve, &record.declared.name), false, "Started", message);
             self.was_ready = Some(record.declared.generation);
         }
         if self.reported.as_ref() != Some(&report) {
