@@ -28,6 +28,10 @@ pub struct ApiServer {
     pub watchers: BTreeSet<NodeName>,
     /// It does not answer.
     pub away: bool,
+    /// Agents that it cannot be reached from.
+    pub apart: BTreeSet<NodeName>,
+    /// Watches show what was, not what is: the list as it was, and what has changed since.
+    stale: Option<(Vec<VeDeclared>, BTreeSet<VeUid>)>,
     /// Writes of agents so far, by what they wrote.
     pub writes: BTreeMap<&'static str, u64>,
     /// Claims that lost the compare-and-swap.
@@ -35,6 +39,42 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
+    /// Whether it answers an agent.
+    #[must_use]
+    pub fn answers(&self, to: &NodeName) -> bool {
+        !self.away && !self.apart.contains(to)
+    }
+
+    /// What a watch that begins is shown.
+    #[must_use]
+    pub fn list(&self) -> Vec<VeDeclared> {
+        match &self.stale {
+            Some((list, _)) => list.clone(),
+            None => self.objects.values().map(|object| object.declared.clone()).collect(),
+        }
+    }
+
+    /// From here on watches fall behind. Tells whether they did not already.
+    pub fn fall_behind(&mut self) -> bool {
+        let fired = self.stale.is_none();
+        if fired {
+            self.stale = Some((self.list(), BTreeSet::new()));
+        }
+        fired
+    }
+
+    /// Watches are shown everything again: what has changed meanwhile.
+    pub fn catch_up(&mut self) -> BTreeSet<VeUid> {
+        self.stale.take().map(|(_, changed)| changed).unwrap_or_default()
+    }
+
+    /// Something has changed, and watches that have fallen behind do not show it yet.
+    pub fn keeps_from_watches(&mut self, uid: &VeUid) -> bool {
+        let Some((_, changed)) = &mut self.stale else { return false };
+        changed.insert(uid.clone());
+        true
+    }
+
     /// Everything that exists.
     pub fn objects(&self) -> impl Iterator<Item = &Object> {
         self.objects.values()

@@ -91,18 +91,28 @@ impl Host {
         }
     }
 
-    /// Its guard ends every domain. Returns what the hypervisor shows of them.
-    pub fn end_all(&mut self) -> Vec<DomainSeen> {
+    /// Its disks are others now.
+    pub fn wipe(&mut self) {
+        self.domains.clear();
+        self.expected.clear();
+        self.disks.clear();
+    }
+
+    /// Its guard ends every domain. Returns what the hypervisor shows of them, and those of which nothing is left: they had arrived,
+    /// and not been continued.
+    pub fn end_all(&mut self) -> (Vec<DomainSeen>, Vec<VmId>) {
+        let arrived = self.domains.iter().filter(|(_, guest)| guest.arrived);
+        let gone: Vec<VmId> = arrived.map(|(id, _)| id.clone()).collect();
         self.domains.retain(|_, guest| !guest.arrived);
         let live = self
             .domains
             .values_mut()
             .filter(|guest| matches!(guest.seen.state, DomainState::Running | DomainState::Paused));
-        live.map(|guest| {
+        let ended = live.map(|guest| {
             guest.seen.state = DomainState::Stopped(StopCause::Crashed);
             guest.seen.clone()
-        })
-        .collect()
+        });
+        (ended.collect(), gone)
     }
 
     /// A guest stops by itself. Returns what its hypervisor shows.

@@ -67,6 +67,13 @@ impl World {
     }
 
     pub(super) fn migration_ends(&mut self, number: u64) {
+        // It goes on when both machines do.
+        let ends = self.flights.get(&number).map(|flight| [&flight.from.0, &flight.migration.to]);
+        if ends.is_some_and(|ends| {
+            ends.iter().any(|end| self.nodes.get(*end).is_some_and(|node| node.frozen))
+        }) {
+            return self.push(Duration::from_secs(1), Event::MigrationEnds { flight: number });
+        }
         // It may have ended before, by having been aborted.
         let Some(flight) = self.flights.remove(&number) else { return };
         let end = self.end_of(&flight);

@@ -14,8 +14,14 @@
 //! `workload` says what happens there, `datacenter` runs it. `plans` compares the plans that make room with an exact oracle's.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod acknowledged;
 pub mod api_server;
+mod checks;
+mod clock;
 pub mod datacenter;
+mod driver;
+pub mod faults;
+pub mod fuzz;
 mod guard;
 pub mod host;
 mod migration;

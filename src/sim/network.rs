@@ -1,7 +1,7 @@
 //! The network: each message is delayed by its own amount (so that they overtake each other), lost or
 //! repeated with a stated probability, and cut where a node is cut off.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -20,11 +20,16 @@ pub struct Quality {
     pub loss: f64,
     /// Probability that a message arrives twice.
     pub repeat: f64,
+    /// Probability that a message arrives once more, [`LATE`] after it was sent.
+    pub late: f64,
 }
+
+/// How late a message comes that nobody expects any more, seconds.
+const LATE: (u64, u64) = (5, 90);
 
 impl Default for Quality {
     fn default() -> Self {
-        Self { min_delay_us: 100, max_delay_us: 2_000, loss: 0.0, repeat: 0.0 }
+        Self { min_delay_us: 100, max_delay_us: 2_000, loss: 0.0, repeat: 0.0, late: 0.0 }
     }
 }
 
@@ -39,13 +44,18 @@ pub struct Counts {
     pub repeated: u64,
     /// Messages that met a cut.
     pub cut: u64,
+    /// Messages that came once more, much later.
+    pub late: u64,
 }
 
 /// The network of a world.
 #[derive(Debug)]
 pub struct Network {
     quality: Quality,
-    cut: BTreeSet<(NodeName, NodeName)>,
+    /// What makes it worse for now, by a number.
+    worse: BTreeMap<u64, Quality>,
+    /// How many cuts there are one way between two nodes.
+    cut: BTreeMap<(NodeName, NodeName), u32>,
     /// What it did so far.
     pub counts: Counts,
 }
@@ -54,12 +64,45 @@ impl Network {
     /// A network of this quality, whole.
     #[must_use]
     pub fn new(quality: Quality) -> Self {
-        Self { quality, cut: BTreeSet::new(), counts: Counts::default() }
+        let (worse, cut) = (BTreeMap::new(), BTreeMap::new());
+        Self { quality, worse, cut, counts: Counts::default() }
     }
 
     /// Messages from `a` to `b` meet a cut (one way) until it is mended.
     pub fn cut(&mut self, a: &NodeName, b: &NodeName) {
-        self.cut.insert((a.clone(), b.clone()));
+        *self.cut.entry((a.clone(), b.clone())).or_default() += 1;
+    }
+
+    /// Takes back one cut.
+    pub fn join(&mut self, a: &NodeName, b: &NodeName) {
+        let way = (a.clone(), b.clone());
+        if let Some(cuts) = self.cut.get_mut(&way) {
+            *cuts -= 1;
+            if *cuts == 0 {
+                self.cut.remove(&way);
+            }
+        }
+    }
+
+    /// From here on it is worse, until that is over.
+    pub fn worsen(&mut self, number: u64, by: Quality) {
+        self.worse.insert(number, by);
+    }
+
+    /// What made it worse is over.
+    pub fn better(&mut self, number: u64) {
+        self.worse.remove(&number);
+    }
+
+    /// How it is now.
+    fn now(&self) -> Quality {
+        self.worse.values().fold(self.quality, |all, more| Quality {
+            min_delay_us: all.min_delay_us.max(more.min_delay_us),
+            max_delay_us: all.max_delay_us.max(more.max_delay_us),
+            loss: all.loss.max(more.loss),
+            repeat: all.repeat.max(more.repeat),
+            late: all.late.max(more.late),
+        })
     }
 
     /// Mends every cut.
@@ -70,25 +113,31 @@ impl Network {
     /// Whether bytes pass between two nodes both ways.
     #[must_use]
     pub fn joins(&self, a: &NodeName, b: &NodeName) -> bool {
-        let cut = |from: &NodeName, to: &NodeName| self.cut.contains(&(from.clone(), to.clone()));
-        !cut(a, b) && !cut(b, a)
+        let cut =
+            |from: &NodeName, to: &NodeName| self.cut.contains_key(&(from.clone(), to.clone()));
+        self.cut.is_empty() || !cut(a, b) && !cut(b, a)
     }
 
     /// When the copies of one message arrive: none, one or two.
     pub fn carry(&mut self, from: &NodeName, to: &NodeName, rng: &mut ChaCha8Rng) -> Vec<Duration> {
         self.counts.sent += 1;
-        if self.cut.contains(&(from.clone(), to.clone())) {
+        if !self.cut.is_empty() && self.cut.contains_key(&(from.clone(), to.clone())) {
             self.counts.cut += 1;
             return Vec::new();
         }
-        if rng.random_bool(self.quality.loss) {
+        let Quality { min_delay_us, max_delay_us, loss, repeat, late } = self.now();
+        if rng.random_bool(loss) {
             self.counts.lost += 1;
             return Vec::new();
         }
-        let copies = if rng.random_bool(self.quality.repeat) { 2 } else { 1 };
+        let copies = if rng.random_bool(repeat) { 2 } else { 1 };
         self.counts.repeated += copies - 1;
-        let Quality { min_delay_us, max_delay_us, .. } = self.quality;
         let mut delay = || Duration::from_micros(rng.random_range(min_delay_us..=max_delay_us));
-        (0..copies).map(|_| delay()).collect()
+        let mut all: Vec<Duration> = (0..copies).map(|_| delay()).collect();
+        if late > 0.0 && rng.random_bool(late) {
+            self.counts.late += 1;
+            all.push(Duration::from_millis(rng.random_range(LATE.0 * 1000..LATE.1 * 1000)));
+        }
+        all
     }
 }

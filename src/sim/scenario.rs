@@ -206,7 +206,7 @@ fn pick<T: Clone>(items: &[T], rng: &mut ChaCha8Rng) -> Option<T> {
     if items.is_empty() { None } else { items.get(rng.random_range(0..items.len())).cloned() }
 }
 
-fn change_ve(world: &mut World, rng: &mut ChaCha8Rng, nodes: usize) -> &'static str {
+pub(super) fn change_ve(world: &mut World, rng: &mut ChaCha8Rng, nodes: usize) -> &'static str {
     let all: Vec<_> = world.api.objects().map(|object| object.declared.clone()).collect();
     let Some(declared) = pick(&all, rng).filter(|declared| !declared.deleting) else {
         return "no environment to change";
@@ -229,7 +229,7 @@ fn change_ve(world: &mut World, rng: &mut ChaCha8Rng, nodes: usize) -> &'static 
 }
 
 /// An environment of one to three members, with constraints now and then.
-fn spec(rng: &mut ChaCha8Rng, nodes: usize) -> VeSpec {
+pub(super) fn spec(rng: &mut ChaCha8Rng, nodes: usize) -> VeSpec {
     let members: Vec<MemberSpec> = (0..rng.random_range(1..=3_usize))
         .map(|index| MemberSpec {
             name: MemberName::from(["web", "db", "cache"][index]),
@@ -267,7 +267,7 @@ fn disk() -> DiskSpec {
     DiskSpec { name: "root".into(), size: GIB, image: Some(image) }
 }
 
-fn state_of(world: &World, uid: &VeUid) -> Option<State> {
+pub(super) fn state_of(world: &World, uid: &VeUid) -> Option<State> {
     let object = world.api.get(uid)?;
     let status = object.status.as_ref()?;
     if status.observed_generation != object.declared.generation || object.declared.deleting {
@@ -286,12 +286,14 @@ fn state_of(world: &World, uid: &VeUid) -> Option<State> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
+    /// All that is to run runs.
     Whole,
+    /// None of what waits runs.
     Waiting,
 }
 
-fn is_settled(world: &World) -> bool {
+pub(super) fn is_settled(world: &World) -> bool {
     world.api.objects().all(|object| state_of(world, &object.declared.uid).is_some())
 }
 

@@ -3,12 +3,15 @@
 mod arrivals;
 mod compare;
 mod data_centre;
+mod fuzz;
+mod lanes;
 mod memory;
 mod options;
 mod pages;
 mod pictures;
 mod plans;
 mod replay;
+mod resume;
 mod stopwatch;
 mod table;
 
@@ -38,6 +41,11 @@ enum Command {
     /// Runs several schedulers side by side on the same data centres.
     #[command(after_long_help = options::METRICS)]
     Compare(Box<options::Compare>),
+    /// Breaks agents, nodes, disks, networks and the API server, seed after seed, and checks what must always hold after every event.
+    ///
+    /// On a break: the seed, the few steps that it takes, what people were told, and with --picture a picture. Exits with 1 then.
+    #[command(after_long_help = options::FAULTS)]
+    Fuzz(Box<options::Fuzz>),
     /// Shows what agents would decide next, from what they believe now.
     ///
     /// Reads what `/debug/engine` of each node's agent serves, one file for each node, and runs the agents' policy on these nodes
@@ -58,6 +66,7 @@ fn main() -> ExitCode {
             options::Workload::Arrivals => arrivals::run(&options),
             _ => compare::run(&options),
         },
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Compare(options) => compare::compare(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Plans(options) => plans::run(&options),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use discovery::engine::lrt::relief::THRESHOLD_S;
 use discovery::sim::datacenter::catalogue::Name;
+use discovery::sim::faults::FaultKind;
 
 /// Under `--help`.
 pub const METRICS: &str = "\
@@ -78,6 +79,68 @@ pub struct Run {
     pub shape: Shape,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// Under `fuzz --help`.
+pub const FAULTS: &str = "\
+The kinds of faults: crash, power, lost-disk, torn, stall, freeze, guard, guard-stall, cut, one-way, partial, loss, repeat, reorder,
+delay, late, clock, slow-disk, full-disk, api-away, api-stale, api-split, guest, domain, migration. What each does is in
+docs/reliability.md.";
+
+/// `fuzz`.
+#[derive(Args)]
+pub struct Fuzz {
+    /// Seeds, `A..B` (B excluded) or one.
+    #[arg(long, env = "DISCOVERY_SIM_SEEDS", default_value = "0..1000", value_parser = seeds)]
+    pub seeds: Range<u64>,
+    /// Kinds of faults with commas between, or all; `-KIND` leaves one out.
+    #[arg(long, env = "DISCOVERY_SIM_FAULTS", default_value = "all", value_parser = kinds, allow_hyphen_values = true)]
+    pub faults: Kinds,
+    /// Faults of each seed.
+    #[arg(long, env = "DISCOVERY_SIM_STEPS", default_value_t = 25)]
+    pub steps: usize,
+    /// Physical nodes.
+    #[arg(long, env = "DISCOVERY_SIM_NODES", default_value_t = 5)]
+    pub nodes: usize,
+    /// Virtual environments that are applied.
+    #[arg(long, env = "DISCOVERY_SIM_VES", default_value_t = 4)]
+    pub ves: usize,
+    /// Seeds that run at the same time. Default: as many as there are processors.
+    #[arg(long, env = "DISCOVERY_SIM_THREADS")]
+    pub threads: Option<usize>,
+    /// A file that remembers what is done: the same command goes on from there.
+    #[arg(long, env = "DISCOVERY_SIM_RESUME", value_name = "FILE")]
+    pub resume: Option<PathBuf>,
+    /// A picture (SVG) of the first seed that breaks something; of a single seed, also if it does not.
+    #[arg(long, env = "DISCOVERY_SIM_PICTURE", value_name = "FILE")]
+    pub picture: Option<PathBuf>,
+    /// Most runs that shrinking a break may take; 0 shows all that happened.
+    #[arg(long, env = "DISCOVERY_SIM_SHRINK", value_name = "RUNS", default_value_t = 400)]
+    pub shrink: usize,
+    /// Leave out the real time that it took, so that equal runs print equal bytes.
+    #[arg(long, env = "DISCOVERY_SIM_NO_WALL")]
+    pub no_wall: bool,
+}
+
+/// Kinds of faults.
+#[derive(Clone)]
+pub struct Kinds(pub Vec<FaultKind>);
+
+fn kinds(text: &str) -> Result<Kinds, String> {
+    let mut kinds: Vec<FaultKind> = Vec::new();
+    for word in text.split(',') {
+        match word.strip_prefix('-') {
+            _ if word == "all" => kinds = FaultKind::ALL.to_vec(),
+            Some(word) => {
+                let out: FaultKind = word.parse()?;
+                kinds.retain(|kind| *kind != out);
+            }
+            None => kinds.push(word.parse()?),
+        }
+    }
+    kinds.sort();
+    kinds.dedup();
+    Ok(Kinds(kinds))
 }
 
 /// `compare`.

@@ -1,0 +1,117 @@
+//! I2: what was acknowledged is remembered by the disks of the replicas, for as long as a majority of them is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::world::World;
+use crate::engine::id::{NodeName, VeUid};
+use crate::engine::invariants::Broken;
+use crate::engine::record::{Kept, RecordKey};
+use crate::engine::replica::Replica;
+use crate::engine::vet::register::acceptor::Acceptor;
+use crate::engine::vet::register::ballot::ReplicaSet;
+
+/// What agents have said that they know.
+#[derive(Debug, Default)]
+pub struct Acknowledged {
+    /// The highest generation, and whether the deletion too.
+    told: BTreeMap<VeUid, (i64, bool)>,
+    /// The newest replica set that was on a disk.
+    sets: BTreeMap<VeUid, ReplicaSet>,
+    /// A majority of their replicas' disks was lost: nothing is promised.
+    lost: BTreeSet<VeUid>,
+}
+
+impl Acknowledged {
+    /// Whether that is so of any.
+    #[must_use]
+    pub fn has_lost_some(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Whether nothing is promised any more, as most of the disks that kept it are gone.
+    #[must_use]
+    pub fn is_lost(&self, ve: &VeUid) -> bool {
+        self.lost.contains(ve)
+    }
+}
+
+impl World {
+    /// An agent says that it knows this generation of an environment, and whether it is being deleted.
+    pub(super) fn acknowledge(&mut self, ve: &VeUid, (generation, deleting): (i64, bool)) {
+        let told = self.acknowledged.told.entry(ve.clone()).or_insert((0, false));
+        let newest = (told.0.max(generation), told.1 || deleting);
+        if newest != *told {
+            *told = newest;
+            self.check_remembered(ve);
+        }
+    }
+
+    /// Every disk that is there, and what it keeps of an environment.
+    fn keepers(&self, ve: &VeUid) -> Vec<(Replica, Option<&Acceptor>)> {
+        let key = RecordKey::Register(ve.clone());
+        let mut keepers = Vec::new();
+        for (name, node) in &self.nodes {
+            let incarnation = node.disk.get(&RecordKey::Incarnation);
+            let Some(Kept::Incarnation { disk, .. }) = incarnation else { continue };
+            let kept = match node.disk.get(&key) {
+                Some(Kept::Register(acceptor)) => Some(acceptor),
+                _ => None,
+            };
+            keepers.push((Replica { node: name.clone(), disk: *disk }, kept));
+        }
+        keepers
+    }
+
+    /// I2, of every environment.
+    pub(super) fn check_all_remembered(&mut self) {
+        let all: Vec<VeUid> = self.acknowledged.told.keys().cloned().collect();
+        all.iter().for_each(|ve| self.check_remembered(ve));
+    }
+
+    /// I2: no majority of the replicas could be asked that does not know what was acknowledged.
+    pub(super) fn check_remembered(&mut self, ve: &VeUid) {
+        let Some((generation, deleting)) = self.acknowledged.told.get(ve).copied() else { return };
+        let keepers = self.keepers(ve);
+        let accepted =
+            keepers.iter().filter_map(|(_, kept)| kept.and_then(|k| k.accepted.as_ref()));
+        let newest = accepted.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, record)| record.set.clone());
+        let set = newest.or_else(|| self.acknowledged.sets.get(ve).cloned()).unwrap_or_default();
+        let there: BTreeSet<Replica> = keepers.iter().map(|(replica, _)| replica.clone()).collect();
+        let knows = |kept: &Option<&Acceptor>| {
+            kept.and_then(|kept| kept.accepted.as_ref()).is_some_and(|(_, record)| {
+                let declared = &record.declared;
+                let deletion = declared.deleting || !deleting;
+                record.tombstone || declared.generation >= generation && deletion
+            })
+        };
+        let ignorant = keepers.iter().filter(|(_, kept)| !knows(kept));
+        let ignorant: BTreeSet<Replica> = ignorant.map(|(replica, _)| replica.clone()).collect();
+        let (kept, forgotten) = (set.is_decided_by(&there), set.is_decided_by(&ignorant));
+        self.acknowledged.sets.insert(ve.clone(), set.clone());
+        if !kept && !set.members.is_empty() {
+            self.acknowledged.lost.insert(ve.clone());
+        }
+        if (forgotten || set.members.is_empty()) && !self.acknowledged.is_lost(ve) {
+            let what = format!(
+                "generation {generation} of {ve} (deleting {deleting}) was acknowledged, and of {:?} only {:?} know it",
+                set.voices().collect::<Vec<_>>(),
+                set.voices().filter(|voice| !ignorant.contains(voice)).collect::<Vec<_>>()
+            );
+            self.broken.push((self.now, Broken { invariant: "I2", what }));
+        }
+    }
+
+    /// An agent lets go of a deleted environment: nothing of it may run.
+    pub(super) fn check_released(&mut self, by: &NodeName, ve: &VeUid) {
+        let left = self.nodes.iter().filter(|(_, node)| !node.frozen);
+        let left = left.flat_map(|(name, node)| node.host.running().map(move |(id, _)| (id, name)));
+        let left: Vec<String> = left
+            .filter(|(id, _)| id.ve == *ve)
+            .map(|(id, name)| format!("{id} on {name}"))
+            .collect();
+        if !left.is_empty() && !self.acknowledged.is_lost(ve) {
+            let what = format!("{by} says that nothing is left of {ve}: {}", left.join(", "));
+            self.broken.push((self.now, Broken { invariant: "I2", what }));
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Fuzz: environments come, change and go under a plan of faults, one seed after the other; what breaks something is shrunk to the
+//! few steps that it takes.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+
+use super::faults::FaultKind;
+use super::faults::plan::{Shape, Step, What, draw};
+use super::network::Quality;
+use super::scenario::{change_ve, spec, state_of};
+use super::world::{Lives, Setup, World};
+use crate::engine::id::{NodeName, VeName, VeUid};
+use crate::engine::input::NodeDeclared;
+use crate::engine::lrt::solver::Goal;
+use crate::engine::spec::Resources;
+use crate::engine::time::Instant;
+
+const GIB: u64 = 1 << 30;
+
+/// Each node has a watchdog with this time-out, as `docs/protection.md` advises.
+const WATCHDOG: Duration = Duration::from_secs(6);
+/// How likely a migration fails, and that its last answer is lost.
+const MIGRATION_FAULTS: (f64, f64) = (0.15, 0.15);
+/// The longest fault is over after this time.
+const ALL_OVER: Duration = Duration::from_secs(3 * 3600);
+/// After the last fault everything is whole, or waits whole, within this time.
+const SETTLED: Duration = Duration::from_secs(400);
+/// What people were told last, in a trace.
+const LAST: usize = 40;
+
+/// What came of one seed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which.
+    pub seed: u64,
+    /// Events that engines handled.
+    pub events: u64,
+    /// Of these, while faults were on.
+    pub fault_events: u64,
+    /// Virtual time, milliseconds.
+    pub simulated_ms: u64,
+    /// Faults that fired, by word.
+    pub fired: BTreeMap<&'static str, u64>,
+    /// What broke first: the invariant, or "settles" if something was neither whole nor waiting whole long after.
+    pub broken: Option<Finding>,
+}
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// "I1" to "I5", or "settles".
+    pub invariant: &'static str,
+    /// When.
+    pub at: Instant,
+    /// What was seen.
+    pub what: String,
+}
+
+/// A run with all that there is to show of it.
+pub struct Played {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Every run of every VM.
+    pub lives: Lives,
+    /// When it ended.
+    pub end: Instant,
+    /// What people were told last.
+    pub told: Vec<String>,
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run(seed: u64, shape: &Shape) -> Outcome {
+    play(seed, shape, &draw(seed, shape), false).outcome
+}
+
+/// Runs a plan.
+#[must_use]
+pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played {
+    let mut world = World::new(&Setup {
+        seed,
+        nodes: shape.nodes,
+        capacity: Resources { cpu_milli: 16_000, memory: 16 * GIB },
+        zones: if shape.nodes >= 3 { 3 } else { 0 },
+        network: Quality::default(),
+        goal: Goal::default(),
+    });
+    world.lives = remember.then(Vec::new);
+    world.keeps_little = !remember;
+    world.set_watchdog(WATCHDOG);
+    if shape.kinds.contains(&FaultKind::Clock) {
+        world.boot_clocks = true;
+    }
+    let migrations = shape.kinds.contains(&FaultKind::Migration);
+    if migrations {
+        world.migration_faults = MIGRATION_FAULTS;
+    }
+    let mut outcome = Outcome { seed, ..Outcome::default() };
+    let first = steps.iter().find(|step| matches!(step.what, What::Fault(..)));
+    let mut before = None;
+    for step in steps {
+        world.run_until(Instant::ZERO + step.at);
+        if !world.broken.is_empty() {
+            break;
+        }
+        if first == Some(step) {
+            before = Some(world.events);
+        }
+        if let Some(word) = take(&mut world, shape, step) {
+            *outcome.fired.entry(word).or_default() += 1;
+        }
+    }
+    let calm = world.run_while_not(ALL_OVER, |world| world.under_way == 0);
+    outcome.fault_events = before.map_or(0, |before| world.events - before);
+    if migrations {
+        let broke = |(word, count): (&&str, &u64)| (*word != "arrived").then_some(*count);
+        outcome.fired.insert("migration", world.migrations.iter().filter_map(broke).sum());
+    }
+    world.migration_faults = (0.0, 0.0);
+    for name in world.names() {
+        world.declare_node(&name, |declared| {
+            declared.schedulable = true;
+            declared.maintenance = false;
+        });
+    }
+    let settled = calm && world.run_while_not(SETTLED, |world| astray(world).is_empty());
+    outcome.events = world.events;
+    outcome.simulated_ms = world.now().0 / 1000;
+    outcome.broken = match world.broken.first() {
+        Some((at, broken)) => {
+            Some(Finding { invariant: broken.invariant, at: *at, what: broken.what.clone() })
+        }
+        None if settled => None,
+        None if !calm => {
+            let what = format!("{} faults have no end", world.under_way);
+            Some(Finding { invariant: "settles", at: world.now(), what })
+        }
+        None => {
+            let what = astray(&world).join("; ");
+            Some(Finding { invariant: "settles", at: world.now(), what })
+        }
+    };
+    let last = world.happened.iter().rev().take(LAST).rev();
+    let told = last.map(|(at, node, told)| {
+        format!("{:>9.3} s  {node} says {}: {}", seconds(*at), told.reason, told.message)
+    });
+    let told = told.collect();
+    Played { outcome, end: world.now(), told, lives: world.lives.take().unwrap_or_default() }
+}
+
+fn seconds(at: Instant) -> f64 {
+    at.0 as f64 / 1e6
+}
+
+/// Does one step. Returns the word of a fault that fired.
+fn take(world: &mut World, shape: &Shape, step: &Step) -> Option<&'static str> {
+    let mut rng = ChaCha8Rng::seed_from_u64(step.chance);
+    let toggle = |world: &mut World, node: &NodeName, change: fn(&mut NodeDeclared)| {
+        world.declare_node(node, change);
+    };
+    match &step.what {
+        What::Apply(number) => {
+            let uid = VeUid::from(format!("uid-{number}"));
+            let name = VeName::new("default", &format!("ve-{number}"));
+            world.apply(&uid, &name, spec(&mut rng, shape.nodes));
+        }
+        What::Change => {
+            change_ve(world, &mut rng, shape.nodes);
+        }
+        What::Cordon(node) => toggle(world, node, |d| d.schedulable = !d.schedulable),
+        What::Maintenance(node) => toggle(world, node, |d| d.maintenance = !d.maintenance),
+        What::Fault(kind, node, lasts) => {
+            return world.inflict((*kind, node, *lasts), &mut rng).then_some(kind.word());
+        }
+    }
+    None
+}
+
+/// Environments that are neither whole nor waiting whole. Where a record was lost with most of its disks, its VMs stay where they are,
+/// bound to their node's old lease, and hold others back: nothing is promised then but I1 to I5.
+fn astray(world: &World) -> Vec<String> {
+    if world.has_lost_some() {
+        return Vec::new();
+    }
+    let astray = world.api.objects().filter(|object| {
+        let uid = &object.declared.uid;
+        state_of(world, uid).is_none()
+    });
+    astray
+        .map(|object| {
+            let status = object.status.as_ref().map(|status| &status.ready);
+            let declared = &object.declared;
+            format!(
+                "{} (generation {}, deleting {}) is neither whole nor waits whole: {status:?}",
+                declared.name, declared.generation, declared.deleting
+            )
+        })
+        .collect()
+}
+
+/// The fewest steps of a plan that still break the same invariant, as far as taking out some of them shows (Zeller and
+/// Hildebrandt, *Simplifying and Isolating Failure-Inducing Input*, 2002). At most `tries` runs.
+#[must_use]
+pub fn shrink(seed: u64, shape: &Shape, finding: &Finding, tries: usize) -> Vec<Step> {
+    let mut steps = draw(seed, shape);
+    let mut left = tries;
+    let mut still_breaks = |steps: &[Step]| {
+        if left == 0 {
+            return false;
+        }
+        left -= 1;
+        let broken = play(seed, shape, steps, false).outcome.broken;
+        broken.is_some_and(|broken| broken.invariant == finding.invariant)
+    };
+    // What comes after the break has no part in it.
+    let before: Vec<Step> =
+        steps.iter().filter(|step| Instant::ZERO + step.at <= finding.at).cloned().collect();
+    if still_breaks(&before) {
+        steps = before;
+    }
+    let mut size = steps.len() / 2;
+    while size > 0 {
+        let mut at = 0;
+        let mut shrunk = false;
+        while at < steps.len() {
+            let end = (at + size).min(steps.len());
+            let fewer: Vec<Step> = steps[..at].iter().chain(&steps[end..]).cloned().collect();
+            if still_breaks(&fewer) {
+                steps = fewer;
+                shrunk = true;
+            } else {
+                at = end;
+            }
+        }
+        if size > 1 || !shrunk {
+            size /= 2;
+        }
+    }
+    steps
+}
+
+/// A shrunk plan, what was told last, and what broke, for people.
+#[must_use]
+pub fn trace(steps: &[Step], played: &Played) -> String {
+    let mut text = String::new();
+    for step in steps {
+        let _ = writeln!(text, "  {step}");
+    }
+    let _ = writeln!(text, "  what people were told last:");
+    for told in &played.told {
+        let _ = writeln!(text, "  {told}");
+    }
+    match &played.outcome.broken {
+        Some(Finding { invariant, at, what }) => {
+            let _ = writeln!(text, "  {:>9.3} s  {invariant}: {what}", seconds(*at));
+        }
+        None => text.push_str("  nothing is broken\n"),
+    }
+    text
+}
