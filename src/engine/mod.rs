@@ -205,8 +205,8 @@ impl Engine {
         self.fences.wake(&mut self.ctx);
         let ended = self.lrt.wake(&mut self.ctx);
         self.procedure_ended(ended);
-        let (own, dnt) = (&self.ctx.node.clone(), &self.dnt);
-        self.registers.wake(&|node| node == own || dnt.is_live(node), &mut self.ctx);
+        let (own, dnt) = (&self.registers.own().clone(), &self.dnt);
+        self.registers.wake(&|replica| replica == own || dnt.is_there(replica), &mut self.ctx);
         let due: Vec<VeUid> = self
             .vehs
             .iter()
@@ -344,8 +344,8 @@ impl Engine {
     fn declare(&mut self, from: &NodeName, declared: VeDeclared) {
         let uid = declared.uid.clone();
         if self.registers.read(&uid).is_none() {
-            let (own, dnt) = (&self.ctx.node.clone(), &self.dnt);
-            let live = |node: &NodeName| node == own || dnt.is_live(node);
+            let (own, dnt) = (&self.registers.own().clone(), &self.dnt);
+            let live = |replica: &Replica| replica == own || dnt.is_there(replica);
             let elsewhere = self.registers.declare(from, declared, &live, &mut self.ctx);
             if let Some(node) = elsewhere {
                 self.ctx.send(from, Message::Handler { ve: uid, node });

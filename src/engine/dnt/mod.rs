@@ -201,8 +201,12 @@ impl Dnt {
             }
             None => true,
         };
-        self.heard.insert(from.clone(), Heard { state, at: ctx.now });
-        News { changes: Vec::new(), room_appeared }
+        let (disk, heard) = (state.disk, Heard { state, at: ctx.now });
+        let before = self.heard.insert(from.clone(), heard);
+        // A node with another disk is another peer, though it was not missed meanwhile.
+        let other = before.is_some_and(|before| before.state.disk != disk) && self.is_live(from);
+        let changes = if other { vec![Change::Up(from.clone())] } else { Vec::new() };
+        News { changes, room_appeared }
     }
 
     fn next_to_ping(&mut self) -> Vec<NodeName> {
@@ -235,6 +239,13 @@ impl Dnt {
     #[must_use]
     pub fn is_live(&self, node: &NodeName) -> bool {
         self.membership.is_live(node)
+    }
+
+    /// Whether this peer is believed alive, and has this disk as far as it has said.
+    #[must_use]
+    pub fn is_there(&self, replica: &Replica) -> bool {
+        let other = self.state_of(&replica.node).is_some_and(|state| state.disk != replica.disk);
+        self.is_live(&replica.node) && !other
     }
 
     /// Whether this peer is one of us, alive or not.

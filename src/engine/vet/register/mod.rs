@@ -205,7 +205,7 @@ impl Registers {
         &mut self,
         from: &NodeName,
         declared: VeDeclared,
-        is_live: &dyn Fn(&NodeName) -> bool,
+        is_live: &dyn Fn(&Replica) -> bool,
         ctx: &mut Context,
     ) -> Option<NodeName> {
         let ve = declared.uid.clone();
@@ -214,15 +214,15 @@ impl Registers {
             proposer.declared.push((from.clone(), declared));
             return None;
         }
-        if let Some(handler) = self.handler(&ve).filter(|handler| **handler != self.own.node)
-            && is_live(handler)
-        {
-            return Some(handler.clone());
-        }
         let set = match self.kept.get(&ve).and_then(|kept| kept.accepted.as_ref()) {
             Some((_, record)) => record.set.clone(),
             None => ReplicaSet::of(declared.replica_set.clone()),
         };
+        if let Some(handler) = self.handler(&ve).filter(|handler| **handler != self.own.node)
+            && set.voices().any(|voice| voice.node == *handler && is_live(voice))
+        {
+            return Some(handler.clone());
+        }
         if set.has(&self.own) && self.not_before.get(&ve).is_none_or(|at| *at <= ctx.now) {
             let mut proposer = Proposer::ask(ve.clone(), self.next_round(&ve), set, ctx);
             proposer.declared.push((from.clone(), declared));
@@ -360,7 +360,7 @@ impl Registers {
     }
 
     /// Does what is due: says again what was not answered, and takes over what has no live handler.
-    pub fn wake(&mut self, is_live: &dyn Fn(&NodeName) -> bool, ctx: &mut Context) {
+    pub fn wake(&mut self, is_live: &dyn Fn(&Replica) -> bool, ctx: &mut Context) {
         for proposer in self.proposed.values_mut() {
             proposer.wake(is_live, ctx);
         }
@@ -374,22 +374,23 @@ impl Registers {
         }
     }
 
-    /// Whether this agent is the one that is to handle an environment: the one that did, or the first live member of its set.
-    fn is_mine(&self, ve: &VeUid, is_live: &dyn Fn(&NodeName) -> bool) -> bool {
+    /// Whether this agent is the one that is to handle an environment: the one that did, or the first live member of its set. A node
+    /// that came back with another disk is no member, and handles nothing.
+    fn is_mine(&self, ve: &VeUid, is_live: &dyn Fn(&Replica) -> bool) -> bool {
         let Some((_, record)) = self.kept.get(ve).and_then(|kept| kept.accepted.as_ref()) else {
             return false;
         };
         if record.tombstone || self.proposed.contains_key(ve) || !record.set.has(&self.own) {
             return false;
         }
-        let mut members = record.set.members.iter().map(|member| &member.node);
+        let mut members = record.set.members.iter();
+        let handles = |handler: &NodeName| {
+            record.set.members.iter().any(|member| member.node == *handler && is_live(member))
+        };
         match self.handler(ve) {
             Some(handler) if *handler == self.own.node => true,
-            Some(handler) if is_live(handler) && members.clone().any(|m| m == handler) => false,
-            _ => {
-                members.find(|node| **node == self.own.node || is_live(node))
-                    == Some(&self.own.node)
-            }
+            Some(handler) if handles(handler) => false,
+            _ => members.find(|member| **member == self.own || is_live(member)) == Some(&self.own),
         }
     }
 

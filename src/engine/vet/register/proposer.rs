@@ -204,7 +204,7 @@ impl Proposer {
     }
 
     /// Says again what was not answered. Once the value is chosen, only live members that lack it are told.
-    pub fn wake(&mut self, is_live: &dyn Fn(&NodeName) -> bool, ctx: &mut Context) {
+    pub fn wake(&mut self, is_live: &dyn Fn(&Replica) -> bool, ctx: &mut Context) {
         if self.next_wakeup().is_some_and(|at| at <= ctx.now) {
             self.repeat(is_live, ctx);
         }
@@ -217,7 +217,7 @@ impl Proposer {
         self.quiet = false;
     }
 
-    fn repeat(&mut self, is_live: &dyn Fn(&NodeName) -> bool, ctx: &mut Context) {
+    fn repeat(&mut self, is_live: &dyn Fn(&Replica) -> bool, ctx: &mut Context) {
         self.repeat_at =
             ctx.now + (REPEAT_AFTER * 2_u32.saturating_pow(self.tries.min(8))).min(REPEAT_MAX);
         self.tries += 1;
@@ -323,8 +323,8 @@ impl Lead {
     }
 
     /// Live members that lack what is chosen.
-    fn lagging(&self, flight: &Flight, is_live: &dyn Fn(&NodeName) -> bool) -> Vec<Replica> {
-        let lacks = |voice: &&Replica| !flight.accepted.contains(voice) && is_live(&voice.node);
+    fn lagging(&self, flight: &Flight, is_live: &dyn Fn(&Replica) -> bool) -> Vec<Replica> {
+        let lacks = |voice: &&Replica| !flight.accepted.contains(voice) && is_live(voice);
         flight.record.set.voices().filter(lacks).cloned().collect()
     }
 }
