@@ -61,6 +61,10 @@ use vet::register::{Held, Registers, Turn};
 use vet::veh::{self, Rooms, Told, Veh};
 use wire::{Message, Order};
 
+/// The order of an environment that was deleted: nothing of it is to be there. A node that has it needs no other, unless it has made
+/// a promise since.
+const LAST_ORDER: u64 = u64::MAX;
+
 /// What an engine is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -506,10 +510,11 @@ impl Engine {
             return self.tell_veh(&ve, |veh, rooms, ctx| veh.hear(from, told, rooms, ctx));
         }
         if self.registers.is_buried(&ve) {
-            if !told.vms.is_empty() {
+            let obeys = told.order == LAST_ORDER && told.vms.iter().all(|vm| !vm.promised);
+            if !told.vms.is_empty() && !obeys {
                 // A late message raised something from the dead: nothing of it is to be there.
                 let handler = self.ctx.node.clone();
-                let (order, vms) = (u64::MAX, Vec::new());
+                let (order, vms) = (LAST_ORDER, Vec::new());
                 let order = Order { ve, handler, order, lease: 0, open: 0, vms };
                 self.ctx.send(from, Message::Order(Box::new(order)));
             }
