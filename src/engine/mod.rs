@@ -163,7 +163,10 @@ impl Engine {
             }
             Input::Message { from, message } => self.message(&from, *message),
             Input::Cluster(input) => self.cluster(input),
-            Input::Guard(input) => self.tenant.guard(&input, &mut self.ctx),
+            Input::Guard(input) => {
+                let starting = self.lrt.is_starting();
+                self.tenant.guard(&input, starting, &mut self.ctx);
+            }
             Input::Hypervisor(input) => {
                 let free = self.lrt.free();
                 self.lrt.hypervisor(input, &mut self.ctx);
@@ -224,6 +227,9 @@ impl Engine {
 
     /// What every input ends with: the engine's own messages, the gateway, commands, this node's status.
     fn settle(&mut self) {
+        if !self.lrt.is_starting() {
+            self.tenant.nothing_starts(&mut self.ctx);
+        }
         // Each round may cause more messages to itself; a placement on this node alone takes six.
         loop {
             self.lrt.set_permit(self.tenant.permit(self.ctx.now));

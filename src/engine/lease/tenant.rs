@@ -101,6 +101,8 @@ pub struct Tenant {
     guard: Option<Option<Duration>>,
     /// Every lease was lost: nothing of ours may be left before there is a new one.
     ending: bool,
+    /// The guard has ended everything, but something was being started then: it is to do so once more.
+    end_again: bool,
 }
 
 impl Tenant {
@@ -119,6 +121,7 @@ impl Tenant {
             armed: None,
             guard: None,
             ending: false,
+            end_again: false,
         }
     }
 
@@ -317,8 +320,16 @@ impl Tenant {
         self.tell_guard(ctx);
     }
 
-    /// The guard has spoken.
-    pub fn guard(&mut self, input: &GuardInput, ctx: &mut Context) {
+    /// Nothing is being started on this node any more: what was ended may be ended for good.
+    pub fn nothing_starts(&mut self, ctx: &mut Context) {
+        if self.ending && std::mem::take(&mut self.end_again) {
+            self.told = None;
+            self.tell_guard(ctx);
+        }
+    }
+
+    /// The guard has spoken. `starting`: the hypervisor has been told to start something, and has not answered.
+    pub fn guard(&mut self, input: &GuardInput, starting: bool, ctx: &mut Context) {
         match input {
             GuardInput::Connected { watchdog } => {
                 self.guard = Some(*watchdog);
@@ -331,6 +342,8 @@ impl Tenant {
                 self.told = None;
             }
             GuardInput::Armed(allowance) => self.armed = Some(allowance.clone()),
+            // What is being started was allowed by a lease that is lost: it must not come to run under the next one.
+            GuardInput::Lapsed { .. } if self.ending && starting => self.end_again = true,
             GuardInput::Lapsed { .. } if self.ending => {
                 // Everything has ended: a new life of the node.
                 self.ending = false;

@@ -307,6 +307,12 @@ impl Lrt {
         .collect()
     }
 
+    /// The hypervisor has been told to let a VM run, and has not answered.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        self.vms.values().any(Vmh::is_starting)
+    }
+
     /// VMs on their way here.
     fn arriving(&self) -> usize {
         self.vms.values().filter(|vmh| vmh.record.goal == VmGoal::Arrive).count()

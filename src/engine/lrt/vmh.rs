@@ -197,6 +197,13 @@ impl Vmh {
         self.is_settled() && !stays && self.left_alone_until <= now
     }
 
+    /// The hypervisor has been told to let it run, and has not answered.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        let flight = self.in_flight.as_ref();
+        flight.is_some_and(|flight| matches!(flight.what, What::Run | What::Resume))
+    }
+
     /// It came here by live migration.
     #[must_use]
     pub fn came(&self) -> bool {
