@@ -36,6 +36,8 @@ mod deadlock_tests;
 #[cfg(test)]
 mod failover_tests;
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod moves_crash_tests;
 #[cfg(test)]
 mod moves_tests;

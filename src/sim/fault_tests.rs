@@ -1,0 +1,129 @@
+//! What the fuzz has found, each as the few steps that it takes.
+
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+
+use super::faults::FaultKind;
+use super::faults::plan::Shape;
+use super::fuzz;
+use super::tests::{apply, is_ready, spec, world};
+use super::world::World;
+use crate::engine::host::StopCause;
+use crate::engine::id::{NodeName, ProcedureId, VeUid};
+use crate::engine::input::Input;
+use crate::engine::record::{Kept, Transit};
+use crate::engine::spec::VmDefinition;
+use crate::engine::wire::{Message, Order, OrderedVm};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn running(world: &mut World) -> VeUid {
+    let uid = apply(world, "uid", spec(1, 1));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    // Every node has peers, and so a lease that others guard.
+    world.run_for(Duration::from_secs(5));
+    uid
+}
+
+fn inflict(world: &mut World, kind: FaultKind, node: &NodeName, lasts: Duration) {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    assert!(world.inflict((kind, node, lasts), &mut rng), "the fault fired");
+}
+
+/// It came back before anybody had missed it, was no member of the replica set any more, and was waited for without an end.
+#[test]
+fn a_handler_that_is_back_at_once_without_its_disk_is_replaced() {
+    for seed in 0..4 {
+        let mut world = world(5, seed);
+        let uid = running(&mut world);
+        let set = world.api.get(&uid).expect("it is there").declared.replica_set.clone();
+        let handler = set.first().expect("a first replica").node.clone();
+        inflict(&mut world, FaultKind::LostDisk, &handler, Duration::from_secs(1));
+        world.run_for(Duration::from_secs(2));
+        let whole = world.run_while_not(SOON, |world| world.running().len() == 1);
+        assert!(whole, "seed {seed}");
+        world.apply(&uid, &crate::engine::id::VeName::new("default", "uid"), spec(2, 1));
+        assert!(
+            world.run_while_not(SOON, |world| {
+                world.running().len() == 2 && is_ready(world, &uid)
+            }),
+            "changes are taken, seed {seed}"
+        );
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
+/// The agent that kept the tombstone told itself to remove it, and heard itself say that it was not gone yet, for ever.
+#[test]
+fn what_late_messages_raise_from_the_dead_is_removed_and_nobody_spins() {
+    let mut world = world(1, 1);
+    let uid = running(&mut world);
+    let node = NodeName::from("n1");
+    let kept = world.nodes[&node].disk.values();
+    let definition: Option<VmDefinition> = kept.into_iter().find_map(|kept| match kept {
+        Kept::Vm(record) => Some(record.definition.clone()),
+        _ => None,
+    });
+    let definition = definition.expect("a VM is here");
+    world.delete(&uid);
+    assert!(world.run_while_not(SOON, |world| world.api.get(&uid).is_none()));
+    let procedure = ProcedureId { initiator: node.clone(), incarnation: 1, number: 1 };
+    let vm = OrderedVm {
+        definition: definition.clone(),
+        run: true,
+        may_restart: false,
+        transit: Transit::None,
+    };
+    let (ve, handler, vms) = (uid.clone(), node.clone(), vec![vm]);
+    let late = [
+        Message::Reserve { procedure: procedure.clone(), ve: uid.clone(), priority: 0 },
+        Message::Prepare {
+            procedure,
+            replicas: vec![node.clone()],
+            order: 1,
+            vms: vec![definition],
+            arriving: false,
+        },
+        Message::Order(Box::new(Order { ve, handler, order: 1, lease: 1, open: 0, vms })),
+    ];
+    for message in late {
+        let message = Box::new(message);
+        world.handle(&node, Input::Message { from: node.clone(), message });
+    }
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(world.running(), vec![]);
+    let left = world.nodes[&node].disk.values().any(|kept| matches!(kept, Kept::Vm(_)));
+    assert!(!left, "nothing is left of it");
+}
+
+/// A start that was decided under the old lease reached the hypervisor late, and ended under the new one.
+#[test]
+fn what_is_being_started_under_a_lost_lease_does_not_run_under_the_next_one() {
+    for seed in 0..6 {
+        let mut world = world(5, seed);
+        running(&mut world);
+        let (vm, node) = world.running().first().cloned().expect("a VM runs");
+        inflict(&mut world, FaultKind::FullDisk, &node, Duration::from_secs(25));
+        assert!(world.stop_guest(&node, &vm, StopCause::Crashed));
+        let elsewhere = world.run_while_not(Duration::from_secs(20), |world| {
+            world.running().iter().any(|(_, on)| *on != node)
+        });
+        assert!(elsewhere, "seed {seed}");
+        world.run_for(SOON);
+        assert_eq!(world.broken, vec![], "seed {seed}");
+        assert_eq!(world.running().len(), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_seed_under_all_faults_is_the_same_twice_and_has_nothing_broken() {
+    let shape = Shape { nodes: 5, ves: 3, faults: 20, kinds: FaultKind::ALL.to_vec() };
+    for seed in 0..4 {
+        let outcome = fuzz::run(seed, &shape);
+        assert_eq!(outcome, fuzz::run(seed, &shape));
+        assert_eq!(outcome.broken, None, "seed {seed}");
+        assert!(outcome.fault_events > 1000 && outcome.fired.len() > 3, "{outcome:?}");
+    }
+}
