@@ -250,6 +250,51 @@ fn agents_that_are_killed_and_started_again_touch_no_guest() {
     assert!(is_ready(&world, &uid));
 }
 
+/// On nodes that hear of the change at different moments, and of the turns as well.
+#[test]
+fn members_that_follow_a_change_restart_one_after_the_other() {
+    for seed in 0..16 {
+        let mut world = world(5, seed);
+        let (uid, name) = (VeUid::from("ve"), VeName::new("default", "ve"));
+        let spec = |gib: u64| VeSpec {
+            placement: vec![Constraint::Spread {
+                members: vec![MemberName::from("web")],
+                over: Domain::Node,
+                continuous: true,
+            }],
+            ..spec(3, gib)
+        };
+        world.apply(&uid, &name, spec(1));
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "seed {seed}");
+        world.network.worsen(1, Quality { max_delay_us: 400_000, ..Quality::default() });
+        let starts = |world: &World| -> Vec<u64> {
+            let nodes = world.running().into_iter();
+            let start = |(id, node)| Some(world.host(&node)?.guest(&id)?.start);
+            nodes.filter_map(start).collect()
+        };
+        let before = starts(&world);
+        world.apply(&uid, &name, spec(2));
+        let is_through = |world: &World| {
+            let now = starts(world);
+            now.len() == 3 && now.iter().all(|start| !before.contains(start))
+        };
+        let restarting = |world: &World| {
+            let vms = world.names().into_iter().filter_map(|name| world.engine(&name));
+            let vms = vms.flat_map(|engine| engine.view().vms);
+            vms.filter(|vm| vm.phase != VmPhase::Running).count()
+        };
+        let (end, mut seen) = (world.now() + SOON, 0);
+        while !is_through(&world) {
+            assert!(world.now() < end, "seed {seed}");
+            world.run_for(Duration::from_millis(5));
+            assert!(restarting(&world) < 2, "two are away at once, seed {seed}");
+            seen += restarting(&world);
+        }
+        assert!(seen >= 3, "each is seen on its way, seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
 #[test]
 fn an_environment_is_claimed_once_whatever_its_number_of_vms() {
     let mut world = world(3, 1);

@@ -511,7 +511,7 @@ impl Veh {
     /// Sends each node what is to be there, when that has changed.
     fn give_orders(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
         let Some(record) = rooms.registers.read(&self.ve) else { return };
-        let turn = self.turn(record);
+        let turn = self.turn(record, rooms);
         let open = if rooms.lrt.is_placing(&self.ve) { record.epoch } else { 0 };
         let mut wanted: BTreeMap<NodeName, Vec<OrderedVm>> =
             record.owing.iter().map(|node| (node.clone(), Vec::new())).collect();
@@ -559,7 +559,7 @@ impl Veh {
 
     /// The one VM that may be restarted now to follow a changed definition: the first that lags, when
     /// every other is up. Stays with a VM until it is through.
-    fn turn(&self, record: &VeRecord) -> Option<VmId> {
+    fn turn(&self, record: &VeRecord, rooms: &Rooms<'_>) -> Option<VmId> {
         let mut first = None;
         if record.placements.values().any(|placement| placement.moving.is_some()) {
             return None;
@@ -567,7 +567,12 @@ impl Veh {
         for (id, placement) in record.placements.iter().filter(|(_, p)| p.active) {
             let seen = self.observed(&placement.node, id)?;
             let target = record.revisions.get(id.member.as_str()).copied().unwrap_or(0);
-            let lags = seen.revision != target && seen.accepted == target;
+            let accepted = seen.accepted == target;
+            if !accepted && rooms.is_live(&placement.node) {
+                // What its node was told before may let it restart still.
+                return None;
+            }
+            let lags = seen.revision != target && accepted;
             let moving = !matches!(seen.phase, VmPhase::Running | VmPhase::Completed);
             if lags && first.is_none() {
                 first = Some(id.clone());
