@@ -138,9 +138,11 @@ fn fate(world: &World, name: &str) -> Fate {
 
 fn no_vm_runs_twice(world: &World) {
     let mut count: BTreeMap<String, usize> = BTreeMap::new();
-    for (domain, _) in world.all_domains() {
-        *count.entry(domain).or_default() += 1;
+    let all = world.all_domains();
+    // Room may be made by live migration: one of the two processes is paused then.
+    for process in all.iter().filter(|process| process.state != "paused") {
+        *count.entry(process.domain.clone()).or_default() += 1;
     }
-    assert!(!count.is_empty(), "something runs");
-    assert!(count.values().all(|count| *count == 1), "{count:?}");
+    assert!(!count.is_empty(), "something runs: {all:?}");
+    assert!(count.values().all(|count| *count == 1), "{all:?}");
 }

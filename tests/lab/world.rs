@@ -21,6 +21,15 @@ pub struct World {
     pub cluster: Cluster,
 }
 
+/// A QEMU process.
+#[derive(Debug)]
+pub struct Process {
+    pub domain: String,
+    pub node: String,
+    pub pid: String,
+    pub state: String,
+}
+
 /// Where a domain runs: its node, and the pid of its QEMU in that node.
 pub type Domains = BTreeMap<String, (String, String)>;
 
@@ -135,27 +144,31 @@ impl World {
         wait_for(what, limit, "", holds).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// This namespace's domains that have a QEMU process. One that has two is told by both.
-    pub fn all_domains(&self) -> Vec<(String, (String, String))> {
+    /// This namespace's domains that have a QEMU process, each with libvirt's word for its state. One that has two, as in a
+    /// live migration, is told by both.
+    pub fn all_domains(&self) -> Vec<Process> {
         let mut found = Vec::new();
-        let script = "for f in /run/libvirt/qemu/*.pid; do \
-                      p=$(cat \"$f\" 2>/dev/null) && [ -d \"/proc/$p\" ] && echo \"$f $p\"; done; true";
+        let script = "cd /run/libvirt/qemu && for f in *.pid; do \
+                      p=$(cat \"$f\" 2>/dev/null) && [ -d \"/proc/$p\" ] && echo \"${f%.pid} $p \
+                      $(sed -n \"s/^<domstatus state='\\([a-z]*\\)'.*/\\1/p\" \"${f%.pid}.xml\")\"; done; true";
         for node in self.lab.nodes() {
             let Ok(listed) = self.lab.exec(&node, &["sh", "-c", script]) else { continue };
             for line in listed.lines() {
-                let Some((file, pid)) = line.split_once(' ') else { continue };
-                let name = file.rsplit('/').next().unwrap_or(file).trim_end_matches(".pid");
-                if name.starts_with(&format!("{}.", self.cluster.namespace)) {
-                    found.push((name.to_owned(), (node.clone(), pid.to_owned())));
+                let mut words = line.split_whitespace().map(str::to_owned);
+                let (Some(domain), Some(pid)) = (words.next(), words.next()) else { continue };
+                if domain.starts_with(&format!("{}.", self.cluster.namespace)) {
+                    let state = words.next().unwrap_or_default();
+                    found.push(Process { domain, node: node.clone(), pid, state });
                 }
             }
         }
         found
     }
 
-    /// The same by name.
+    /// Where each is, and its process.
     pub fn domains(&self) -> Domains {
-        self.all_domains().into_iter().collect()
+        let all = self.all_domains().into_iter();
+        all.map(|process| (process.domain, (process.node, process.pid))).collect()
     }
 
     /// The domain of a VM.
