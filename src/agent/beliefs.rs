@@ -59,6 +59,7 @@ impl Beliefs {
             Input::Hypervisor(_) => "engine_inputs_hypervisor",
             Input::Guard(_) => "engine_inputs_guard",
             Input::PeerKnown(_) | Input::PeerRevoked(_) => "engine_inputs_peer",
+            Input::GoAway(_) => "engine_inputs_end",
         };
         self.count(name, 1);
         match input {

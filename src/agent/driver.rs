@@ -42,6 +42,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The pages are at most this much older than the engine.
 const SNAPSHOT_EVERY: Duration = Duration::from_millis(250);
 
+/// How long the agent stays for peers and guard to agree to its absence when it is told to end. They need a round trip.
+const AGREE_WITHIN: Duration = Duration::from_secs(2);
+
 /// An engine that asks for a time that has passed, again and again, would spin: not faster than this.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
@@ -87,6 +90,8 @@ pub struct DriverConfig {
     pub failover: bool,
     /// The times that this node's leases are made of.
     pub times: Times,
+    /// For how long its node's VMs run on when this agent ends in order, and no other has come.
+    pub absence: Duration,
     /// What live migrations may take of its node.
     pub limits: MigrationLimits,
 }
@@ -152,8 +157,9 @@ impl Driver {
         }
     }
 
-    /// Goes round until `shutdown` is done. A batch that is not on disk by then is not acted on: it is as if
-    /// the agent had ended before it. Guests are not touched.
+    /// Goes round until `shutdown` is done, and then until peers and guard have agreed to this agent's absence, if they do
+    /// soon. A batch that is not on disk by then is not acted on: it is as if the agent had ended before it. Guests are not
+    /// touched.
     ///
     /// # Errors
     /// When the journal cannot go on: see [`JournalError`] for what people must do.
@@ -164,13 +170,21 @@ impl Driver {
             result = self.begin() => result?,
             () = &mut shutdown => return Ok(()),
         }
+        let mut goes_at = None;
         loop {
             self.board.beat();
             let mut batch = Batch::default();
+            if goes_at.is_some_and(|at| at <= clock::now() || self.engine.may_go()) {
+                self.say_goodbye();
+                return Ok(());
+            }
             let sleep = self.sleep();
             tokio::select! {
                 biased;
-                () = &mut shutdown => return Ok(()),
+                () = &mut shutdown, if goes_at.is_none() => {
+                    goes_at = Some(clock::now() + AGREE_WITHIN);
+                    self.handle(Input::GoAway(self.config.absence), &mut batch);
+                }
                 Some(news) = self.mailboxes.peer_news.recv() => self.news(news, &mut batch),
                 Some(stranger) = self.mailboxes.strangers.recv() => {
                     self.ports.cluster.find_peer(stranger);
@@ -183,9 +197,21 @@ impl Driver {
             tokio::select! {
                 biased;
                 result = self.commit(batch) => result?,
-                () = &mut shutdown => return Ok(()),
+                () = &mut shutdown, if goes_at.is_none() => return Ok(()),
             }
             self.post(false);
+        }
+    }
+
+    fn say_goodbye(&self) {
+        let node = &self.config.node;
+        if self.engine.may_go() {
+            tracing::info!(%node, "peers and guard agree to this agent's absence");
+        } else {
+            tracing::warn!(
+                %node,
+                "peers or guard have not agreed to this agent's absence: if none follows within the lease, VMs here are ended"
+            );
         }
     }
 

@@ -5,25 +5,45 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::replica::DiskId;
 use super::time::Instant;
 
-/// How long this node's VMs may run. Replaces what was said before; of two deadlines of one lease the later one counts.
+/// How long this node's VMs may run. Replaces what was said before; of two deadlines of one lease, given by one life of the agent,
+/// the later one counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allowance {
+    /// Who says so.
+    pub by: Teller,
     /// The epoch of the node's lease.
     pub lease: u64,
     /// Until when; `None`: for as long as they like (a node that nobody takes over).
     pub until: Option<Instant>,
 }
 
+/// One life of a node's agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Teller {
+    /// Its disk: what counts its lives.
+    pub disk: DiskId,
+    /// How many lives it has had.
+    pub life: u64,
+}
+
 impl Allowance {
-    /// What holds once `said` was said to a guard that held `held`. A lease only ever grows, so an older word of it that arrives
-    /// late takes nothing away.
+    /// What holds once `said` was said to a guard that held `held`. In one life of the agent a lease only ever grows, so an older
+    /// word of it that arrives late takes nothing away. The next life may give less: what an earlier one asked for its
+    /// absence ends with that. A word of an earlier life that arrives late is none.
     #[must_use]
     pub fn after(held: Option<&Self>, said: &Self) -> Self {
         match held {
-            Some(Self { lease, until: Some(held) }) if *lease == said.lease => {
-                Self { lease: *lease, until: said.until.map(|until| until.max(*held)) }
+            Some(held) if held.by.disk == said.by.disk && held.by.life > said.by.life => {
+                held.clone()
+            }
+            Some(Self { by, lease, until: Some(held) })
+                if (*by, *lease) == (said.by, said.lease) =>
+            {
+                let until = said.until.map(|until| until.max(*held));
+                Self { by: *by, lease: *lease, until }
             }
             _ => said.clone(),
         }
@@ -61,8 +81,13 @@ pub enum GuardInput {
 mod tests {
     use super::*;
 
+    fn of_life(life: u64, lease: u64, until: impl Into<Option<u64>>) -> Allowance {
+        let by = Teller { disk: DiskId(1), life };
+        Allowance { by, lease, until: until.into().map(Instant) }
+    }
+
     fn allowance(lease: u64, until: impl Into<Option<u64>>) -> Allowance {
-        Allowance { lease, until: until.into().map(Instant) }
+        of_life(1, lease, until)
     }
 
     #[test]
@@ -75,10 +100,20 @@ mod tests {
             (Some(allowance(1, 9)), allowance(1, None), allowance(1, None)),
             // A node that gets guardians: from here on it can be taken over.
             (Some(allowance(1, None)), allowance(1, 5), allowance(1, 5)),
+            // The next life of the agent is back before its absence was over.
+            (Some(of_life(1, 1, 90)), of_life(2, 1, 5), of_life(2, 1, 5)),
+            (Some(of_life(2, 1, 5)), of_life(1, 1, 90), of_life(2, 1, 5)),
         ];
         for (held, said, holds) in cases {
             assert_eq!(Allowance::after(held.as_ref(), &said), holds, "{held:?}, then {said:?}");
         }
+    }
+
+    #[test]
+    fn an_agent_with_another_disk_begins_to_count_anew() {
+        let held = of_life(9, 4, 90);
+        let said = Allowance { by: Teller { disk: DiskId(2), life: 1 }, ..of_life(1, 1, 5) };
+        assert_eq!(Allowance::after(Some(&held), &said), said);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Everything that can happen to an engine.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::guard::GuardInput;
@@ -31,6 +33,9 @@ pub enum Input {
     Hypervisor(HypervisorInput),
     /// This node's guard.
     Guard(GuardInput),
+    /// The agent is about to end, in order, and another life of it is to follow within this time. See
+    /// [`super::Engine::may_go`].
+    GoAway(Duration),
 }
 
 /// What Kubernetes tells.

@@ -33,6 +33,7 @@ pub mod view;
 pub mod wire;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
@@ -136,7 +137,7 @@ impl Engine {
             lrt: Lrt::recover(vms, incarnation, config.threshold_s)
                 .with_goal(config.goal)
                 .with_limits(config.limits),
-            tenant: Tenant::recover(own.clone(), config.times, leases),
+            tenant: Tenant::recover(own.clone(), incarnation, config.times, leases),
             guardian: Guardian::recover(wards, now),
             fences: Fences::default(),
             registers: Registers::recover(own, registers, now),
@@ -167,6 +168,7 @@ impl Engine {
                 let starting = self.lrt.is_starting();
                 self.tenant.guard(&input, starting, &mut self.ctx);
             }
+            Input::GoAway(lasts) => self.go_away(lasts),
             Input::Hypervisor(input) => {
                 let free = self.lrt.free();
                 self.lrt.hypervisor(input, &mut self.ctx);
@@ -193,6 +195,17 @@ impl Engine {
             vehs,
         ];
         rooms.into_iter().flatten().min()
+    }
+
+    /// Whether an absence that [`Input::GoAway`] announced is agreed on: the agent may end, and its VMs run on.
+    #[must_use]
+    pub fn may_go(&self) -> bool {
+        self.tenant.may_go()
+    }
+
+    fn go_away(&mut self, lasts: Duration) {
+        self.tenant.go_away(lasts, &mut self.ctx);
+        self.wake();
     }
 
     fn wake(&mut self) {
@@ -473,15 +486,15 @@ impl Engine {
             return;
         }
         let (answer, news) = match said {
-            Said::Renew { sent, times, released } if holder.node == *from => {
-                let terms = (*sent, *times, *released);
+            Said::Renew { sent, times, released, absence } if holder.node == *from => {
+                let terms = (*sent, *times, *released, *absence);
                 self.guardian.renew(holder, *epoch, terms, self.ctx.now)
             }
             Said::Fence => self.guardian.fence(holder, *epoch, self.ctx.now),
             Said::Renewed { .. } | Said::Dead if *holder == own => {
                 return self.tenant.hear(from, &message, &mut self.ctx);
             }
-            Said::Alive(_) | Said::Fencing(_) | Said::Fenced => {
+            Said::Alive(_) | Said::Away(_) | Said::Fencing(_) | Said::Fenced => {
                 if self.fences.hear(from, &message, self.ctx.now) {
                     self.node_is_gone(&message.holder.node);
                 }

@@ -6,13 +6,16 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::GuardError;
-use crate::engine::guard::Allowance;
+use crate::engine::guard::{Allowance, Teller};
+use crate::engine::replica::DiskId;
 use crate::engine::time::Instant;
 
 /// The kernel's name for this boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// First line of the file.
-const HEADER: &str = "discovery guard 1";
+const HEADER: &str = "discovery guard 2";
+/// First line of what is not read any more: guards of then were never given a time.
+const FORMER: &str = "discovery guard 1";
 
 /// The file.
 #[derive(Debug)]
@@ -45,24 +48,33 @@ impl Kept {
 
     fn parse(&self, text: &str) -> Result<Option<Allowance>, &'static str> {
         let mut lines = text.lines();
-        if lines.next() != Some(HEADER) {
-            return Err("its first line is another");
+        match lines.next() {
+            Some(HEADER) => {}
+            Some(FORMER) => return Ok(None),
+            _ => return Err("its first line is another"),
         }
         if lines.next().ok_or("it names no boot")? != self.boot {
             return Ok(None);
         }
+        let (disk, life) = lines
+            .next()
+            .and_then(|line| line.split_once(' '))
+            .and_then(|(disk, life)| Some((disk.parse().ok()?, life.parse().ok()?)))
+            .ok_or("it names no agent")?;
+        let by = Teller { disk: DiskId(disk), life };
         let lease = lines.next().and_then(|line| line.parse().ok()).ok_or("it names no lease")?;
         let until = match lines.next().ok_or("it names no time")? {
             "none" => None,
             micros => Some(Instant(micros.parse().map_err(|_| "its time is none")?)),
         };
-        Ok(Some(Allowance { lease, until }))
+        Ok(Some(Allowance { by, lease, until }))
     }
 
     /// Replaces the file. Memory only: there is nothing to wait for.
     pub fn store(&self, held: &Allowance) -> io::Result<()> {
         let until = held.until.map_or_else(|| "none".to_owned(), |until| until.0.to_string());
-        let text = format!("{HEADER}\n{}\n{}\n{until}\n", self.boot, held.lease);
+        let (Teller { disk, life }, lease) = (held.by, held.lease);
+        let text = format!("{HEADER}\n{}\n{} {life}\n{lease}\n{until}\n", self.boot, disk.0);
         fs::write(&self.written, text)?;
         fs::rename(&self.written, &self.path)
     }
@@ -78,7 +90,8 @@ mod tests {
         let mut kept = Kept::beside(&folder.path().join("guard.sock")).expect("a boot");
         assert_eq!(kept.load().expect("nothing yet"), None);
         for until in [None, Some(Instant(12))] {
-            let held = Allowance { lease: 3, until };
+            let by = Teller { disk: DiskId(7), life: 2 };
+            let held = Allowance { by, lease: 3, until };
             kept.store(&held).expect("room");
             assert_eq!(kept.load().expect("readable"), Some(held));
         }

@@ -142,15 +142,22 @@ fn of_sysfs(device: &Path) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::guard::Teller;
+    use crate::engine::replica::DiskId;
 
     const SECOND: u64 = 1_000_000;
+
+    fn allowance(until: impl Into<Option<Instant>>) -> Allowance {
+        let by = Teller { disk: DiskId(1), life: 1 };
+        Allowance { by, lease: 1, until: until.into() }
+    }
 
     #[test]
     fn a_machine_that_hangs_is_reset_before_its_peers_may_start_its_vms() {
         let (lease, wait) = (Duration::from_secs(5), Duration::from_secs(5));
         for timeout in (1..10).map(Duration::from_secs) {
             // The last renewal was sent at 0. Whenever the last feeding was, the reset comes by F + W.
-            let held = Allowance { lease: 1, until: Some(Instant::ZERO + lease) };
+            let held = allowance(Instant::ZERO + lease);
             let fed = (0..5 * SECOND)
                 .step_by(10_000)
                 .filter(|now| may_feed(Instant(*now), Some(&held), false, Some(timeout), wait));
@@ -163,12 +170,12 @@ mod tests {
 
     #[test]
     fn it_starves_while_a_lapsed_vm_is_left_and_only_then() {
-        let held = Allowance { lease: 1, until: Some(Instant(5)) };
+        let held = allowance(Instant(5));
         let (timeout, wait) = (Some(Duration::from_micros(3)), Duration::from_micros(5));
         assert!(!may_feed(Instant(5), Some(&held), false, timeout, wait));
         assert!(may_feed(Instant(5), Some(&held), true, timeout, wait));
         assert!(may_feed(Instant(4), None, false, timeout, wait));
-        let free = Allowance { lease: 1, until: None };
+        let free = allowance(None);
         assert!(may_feed(Instant(9), Some(&free), false, timeout, wait));
     }
 }

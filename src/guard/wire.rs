@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::guard::{Allowance, GuardInput};
 
-/// The only version so far.
-pub const VERSION: u8 = 1;
+/// Of these sentences; 1 did not say which life of an agent speaks.
+pub const VERSION: u8 = 2;
 /// No frame is longer, whoever sends it.
 pub const LONGEST: usize = 4096;
 /// The length before a frame.
@@ -103,11 +103,14 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::guard::Teller;
+    use crate::engine::replica::DiskId;
     use crate::engine::time::Instant;
 
     #[test]
     fn frames_come_out_as_they_went_in_however_they_are_cut() {
-        let said = Request::Allow(Allowance { lease: 7, until: Some(Instant(u64::MAX)) });
+        let by = Teller { disk: DiskId(3), life: 4 };
+        let said = Request::Allow(Allowance { by, lease: 7, until: Some(Instant(u64::MAX)) });
         let bytes = frame(&said).expect("short").repeat(3);
         let (mut inbox, mut out) = (Inbox::default(), Vec::new());
         for byte in bytes {

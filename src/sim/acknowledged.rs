@@ -62,6 +62,18 @@ impl World {
         keepers
     }
 
+    /// A majority of the disks that were to keep a record is gone, and none has been written.
+    pub(super) fn has_lost_one_unborn(&self) -> bool {
+        self.api.objects().any(|object| {
+            let set = ReplicaSet::of(object.declared.replica_set.clone());
+            let keepers = self.keepers(&object.declared.uid);
+            let there = keepers.iter().map(|(replica, _)| replica.clone()).collect();
+            let unborn =
+                keepers.iter().all(|(_, kept)| kept.is_none_or(|kept| kept.accepted.is_none()));
+            !set.members.is_empty() && unborn && !set.is_decided_by(&there)
+        })
+    }
+
     /// I2, of every environment.
     pub(super) fn check_all_remembered(&mut self) {
         let all: Vec<VeUid> = self.acknowledged.told.keys().cloned().collect();

@@ -160,3 +160,76 @@ fn a_vm_whose_disk_was_made_empty_waits_for_its_node() {
     assert_eq!(place(&world, &vm), Some(node));
     assert_eq!(world.broken, vec![]);
 }
+
+/// The VM, its node and when it started, in a world where its agent has just ended in order.
+fn left(seed: u64, absence: u64) -> (World, VmId, NodeName, u64) {
+    let mut world = world(5, seed);
+    running(&mut world, 2);
+    let (vm, node) = victim(&world);
+    let start = start(&world, &node, &vm).expect("it runs");
+    assert!(world.end_agent(&node, Duration::from_secs(absence)), "all agree, seed {seed}");
+    assert!(world.engine(&node).is_none(), "its agent is away");
+    (world, vm, node, start)
+}
+
+fn start(world: &World, node: &NodeName, vm: &VmId) -> Option<u64> {
+    world.host(node).and_then(|host| host.guest(vm)).map(|guest| guest.start)
+}
+
+#[test]
+fn an_agent_that_ends_in_order_may_be_away_for_as_long_as_it_has_said() {
+    for seed in 1..4 {
+        let (mut world, vm, node, began) = left(seed, 60);
+        world.run_for(Duration::from_secs(55));
+        assert_eq!(start(&world, &node, &vm), Some(began), "it runs on, seed {seed}");
+        world.start_agent(&node);
+        world.run_for(SOON * 2);
+        assert_eq!(place(&world, &vm), Some(node.clone()), "seed {seed}");
+        assert_eq!(start(&world, &node, &vm), Some(began), "also when that is over, seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_node_that_is_lost_in_an_absence_is_taken_over_after_its_end() {
+    for (seed, guardian_restarts) in [(1, false), (2, true), (3, true)] {
+        let (mut world, vm, node, _) = left(seed, 60);
+        world.power_off(&node);
+        if guardian_restarts {
+            for other in world.names().into_iter().filter(|other| *other != node) {
+                world.kill_agent(&other);
+                world.start_agent(&other);
+            }
+        }
+        world.run_for(Duration::from_secs(58));
+        assert_eq!(place(&world, &vm), None, "its peers count on it still, seed {seed}");
+        let elsewhere = world.run_while_not(SOON, |world| place(world, &vm).is_some());
+        assert_eq!(world.broken, vec![], "seed {seed}");
+        assert!(elsewhere, "seed {seed}");
+    }
+}
+
+#[test]
+fn an_agent_that_does_not_come_back_loses_its_vms_when_its_absence_ends() {
+    let (mut world, vm, node, _) = left(4, 20);
+    world.run_for(Duration::from_secs(19));
+    assert_eq!(place(&world, &vm), Some(node.clone()));
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(place(&world, &vm), None, "its guard has ended it");
+    assert!(world.run_while_not(SOON, |world| place(world, &vm).is_some()));
+    assert_ne!(place(&world, &vm), Some(node));
+    assert_eq!(world.broken, vec![]);
+}
+
+#[test]
+fn an_absence_is_over_when_the_agent_is_back() {
+    let (mut world, vm, node, _) = left(5, 600);
+    world.run_for(Duration::from_secs(10));
+    world.start_agent(&node);
+    world.run_for(Duration::from_secs(10));
+    cut_off(&mut world, &node);
+    world.run_for(Duration::from_secs(6));
+    assert_eq!(place(&world, &vm), None, "its guard keeps to what the agent of now says");
+    assert!(world.run_while_not(FAILOVER, |world| place(world, &vm).is_some()));
+    assert_eq!(world.broken, vec![]);
+}

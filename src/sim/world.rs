@@ -10,7 +10,7 @@ use super::acknowledged::Acknowledged;
 use super::api_server::ApiServer;
 use super::clock::Clock;
 use super::driver::Driver;
-use super::faults::Over;
+use super::faults::{AGREE_WITHIN, Over};
 use super::guard::Guard;
 use super::host::Host;
 use super::migration::Flight;
@@ -342,7 +342,7 @@ impl World {
     /// A majority of the disks that kept some environment's record is gone.
     #[must_use]
     pub fn has_lost_some(&self) -> bool {
-        self.acknowledged.has_lost_some()
+        self.acknowledged.has_lost_some() || self.has_lost_one_unborn()
     }
 
     /// Every VM that runs, with its node.
@@ -413,6 +413,16 @@ impl World {
             node.driver.end();
         }
         self.api.watchers.remove(name);
+    }
+
+    /// A node's agent ends in order, when peers and guard agree to its absence or after a while; its domains go on. Tells whether
+    /// they did.
+    pub fn end_agent(&mut self, name: &NodeName, absence: Duration) -> bool {
+        self.handle(name, Input::GoAway(absence));
+        let may_go = |world: &Self| world.engine(name).is_none_or(Engine::may_go);
+        let agreed = self.run_while_not(AGREE_WITHIN, may_go);
+        self.kill_agent(name);
+        agreed
     }
 
     /// A node loses its power: agent and guests end, its disk stays.

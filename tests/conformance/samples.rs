@@ -12,7 +12,7 @@ use discovery::engine::input::VeDeclared;
 use discovery::engine::lease::guardian::{Guarded, Ward};
 use discovery::engine::lease::message::LeaseMessage;
 use discovery::engine::lease::tenant::OwnLeases;
-use discovery::engine::lease::{self, Lease, Times};
+use discovery::engine::lease::{self, Absence, Lease, Times};
 use discovery::engine::lrt::relief::habit::{Lore, Watched};
 use discovery::engine::lrt::relief::outlook::Outline;
 use discovery::engine::lrt::relief::protocol as relief;
@@ -280,11 +280,13 @@ pub fn messages() -> Vec<Message> {
             sent: Instant(5_000_000),
             times: Times::default(),
             released: 2,
+            absence: Absence::begins(3, Duration::from_secs(120)),
         }),
         about_lease(lease::message::Said::Renewed { sent: Instant(5_000_000) }),
         about_lease(lease::message::Said::Dead),
         about_lease(lease::message::Said::Fence),
         about_lease(lease::message::Said::Alive(Duration::from_millis(900))),
+        about_lease(lease::message::Said::Away(Duration::from_secs(90))),
         about_lease(lease::message::Said::Fencing(Duration::from_secs(4))),
         about_lease(lease::message::Said::Fenced),
     ]
@@ -349,11 +351,22 @@ pub fn kept() -> Vec<Kept> {
             restarts: 1,
             transit: Transit::Halted,
         }),
-        Kept::Lease(OwnLeases { newest: 4, held: vec![(3, replicas()), (4, Vec::new())] }),
+        Kept::Lease(OwnLeases {
+            newest: 4,
+            held: vec![(3, replicas()), (4, Vec::new())],
+            away: true,
+        }),
         Kept::Ward(Ward {
             holder: lease().holder,
             released: 2,
-            epochs: BTreeMap::from([(3, Guarded { times: Times::default(), fenced: true })]),
+            epochs: BTreeMap::from([(
+                3,
+                Guarded {
+                    times: Times::default(),
+                    fenced: true,
+                    absence: Absence::begins(3, Duration::from_secs(120)),
+                },
+            )]),
         }),
     ]
 }

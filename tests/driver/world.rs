@@ -102,6 +102,7 @@ impl World {
             goal: Goal::default(),
             failover: true,
             times: Times::default(),
+            absence: Duration::from_secs(60),
             limits: MigrationLimits::default(),
         };
         let ports = Ports {

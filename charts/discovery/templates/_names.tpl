@@ -50,3 +50,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end -}}
 {{- end -}}
 {{- end }}
+
+{{- /* F and W, which agents and guards must agree on. */}}
+{{- define "discovery.lease" -}}
+- name: DISCOVERY_LEASE
+  value: {{ .Values.agent.failover.leaseSeconds | quote }}
+- name: DISCOVERY_LEASE_WAIT
+  value: {{ .Values.agent.failover.waitSeconds | quote }}
+{{- end }}

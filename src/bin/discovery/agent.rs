@@ -12,7 +12,6 @@ use discovery::agent::journal::{Codec, Journal, Loaded, Recovered};
 use discovery::agent::ports::INPUT_QUEUE;
 use discovery::agent::snapshot::{Board, CounterSource};
 use discovery::engine::id::NodeName;
-use discovery::engine::lease::Times;
 use discovery::engine::lrt::transit::MigrationLimits;
 use discovery::guard::client::GuardClient;
 use discovery::k8s::{Kubernetes, KubernetesConfig, Listing, connect};
@@ -103,7 +102,8 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
         version: VERSION.into(),
         goal: flags.goal.into(),
         failover: flags.failover,
-        times: Times::default(),
+        times: flags.lease.times()?,
+        absence: flags.absence,
         limits: MigrationLimits {
             bandwidth: flags.migration_bandwidth,
             out: flags.migrations_out.into(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use discovery::engine::lease::{LONGEST_ABSENCE, Times};
 use discovery::engine::lrt::relief::THRESHOLD_S;
 use discovery::engine::lrt::solver;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -155,15 +156,46 @@ pub struct Agent {
     #[arg(long, env = "DISCOVERY_GOAL", value_enum, default_value_t = Goal::Balance)]
     pub goal: Goal,
     /// Let this node's VMs run elsewhere when it is lost. It then holds a lease, which its peers acknowledge each second, and
-    /// its guard ends its VMs when it has not been heard for five seconds: also while its agent is away for so long.
+    /// its guard ends its VMs when they have not for as long as --lease says.
     #[arg(long, env = "DISCOVERY_FAILOVER")]
     pub failover: bool,
+    #[command(flatten)]
+    pub lease: Lease,
+    /// How long this node's VMs run on when its agent was told to end (SIGTERM: an upgrade) and no other has come. A node that is
+    /// lost meanwhile is taken over that much later. At most an hour; 0: as long as --lease says.
+    #[arg(long, env = "DISCOVERY_ABSENCE", default_value = "60", value_parser = absence, value_name = "SECONDS")]
+    pub absence: Duration,
     /// Where this node's guard listens.
     #[arg(long, env = "DISCOVERY_GUARD_SOCKET", default_value = "/run/discovery/guard.sock")]
     pub guard_socket: PathBuf,
     /// Path of a kubeconfig. Without it: KUBECONFIG, ~/.kube/config, or the pod's service account.
     #[arg(long, env = "DISCOVERY_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
+}
+
+/// The times of this node's leases. They may be others on other nodes: peers are told.
+#[derive(Args)]
+pub struct Lease {
+    /// F: how long a lease holds after its renewal was sent; the same as the guard's. Less: sooner on another node, and sooner
+    /// ended here when network or agent stumble.
+    #[arg(long, env = "DISCOVERY_LEASE", default_value = "5", value_parser = seconds, value_name = "SECONDS")]
+    pub lease: Duration,
+    /// W: how long peers wait beyond it, for guard or watchdog to act; the same as the guard's. A watchdog's time-out must be
+    /// below both together.
+    #[arg(long, env = "DISCOVERY_LEASE_WAIT", default_value = "5", value_parser = seconds, value_name = "SECONDS")]
+    pub lease_wait: Duration,
+    /// ε: how long peers wait beyond both, for clocks that run at different speeds.
+    #[arg(long, env = "DISCOVERY_LEASE_MARGIN", default_value = "1", value_parser = seconds, value_name = "SECONDS")]
+    pub lease_margin: Duration,
+}
+
+impl Lease {
+    /// The times, if they can keep what leases promise.
+    pub fn times(&self) -> Result<Times, String> {
+        let times =
+            Times { lease: self.lease, watchdog: self.lease_wait, margin: self.lease_margin };
+        times.check().map(|()| times)
+    }
 }
 
 #[derive(Args)]
@@ -215,6 +247,11 @@ fn bandwidth(text: &str) -> Result<u64, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let text = text.strip_suffix('s').unwrap_or(text);
     text.parse().map(Duration::from_secs).map_err(|_| "not a number of seconds".to_owned())
+}
+
+fn absence(text: &str) -> Result<Duration, String> {
+    let lasts = seconds(text)?;
+    if lasts <= LONGEST_ABSENCE { Ok(lasts) } else { Err("more than an hour".to_owned()) }
 }
 
 fn decimal_seconds(text: &str) -> Result<f64, String> {

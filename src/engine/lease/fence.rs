@@ -109,6 +109,9 @@ impl Fences {
                 asked.fenced.insert(guardian.clone());
                 asked.promised.insert(guardian, now);
             }
+            Said::Away(left) => {
+                asked.promised.insert(guardian, now + left);
+            }
             Said::Fencing(left) => {
                 let end = now + left;
                 asked.ask_at = asked.ask_at.min(end);

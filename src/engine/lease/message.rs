@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Times;
+use super::{Absence, Times};
 use crate::engine::replica::{DiskId, Replica};
 use crate::engine::time::Instant;
 
@@ -32,6 +32,8 @@ pub enum Said {
         times: Times,
         /// Epochs up to this one are over: the holder has given them up.
         released: u64,
+        /// What it says of its absence.
+        absence: Absence,
     },
     /// Guardian to holder: I heard you.
     Renewed {
@@ -44,6 +46,8 @@ pub enum Said {
     Fence,
     /// Guardian: I heard the holder this long ago.
     Alive(Duration),
+    /// Guardian: the holder has said that its agent will be away; it may be over in so long at the earliest.
+    Away(Duration),
     /// Guardian: I have promised; it is over in so long.
     Fencing(Duration),
     /// Guardian: it is over.

@@ -79,6 +79,33 @@ impl Times {
     }
 }
 
+/// An absence that the agent of a holder announces before it ends in order, as at an upgrade: its leases last for longer, so that
+/// its VMs run on without it. It is over when the next life of the agent says so, or by time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absence {
+    /// A higher one replaces a lower one; 0 says nothing. Odd where an absence begins, even where it is over.
+    pub number: u64,
+    /// How long the lease lasts after this renewal, in place of F; zero: F it is.
+    pub lasts: Duration,
+}
+
+impl Absence {
+    /// Said by a life of the agent that ends.
+    #[must_use]
+    pub fn begins(life: u64, lasts: Duration) -> Self {
+        Self { number: 2 * life + 1, lasts }
+    }
+
+    /// Said by a life of the agent whose guard has a deadline of this life.
+    #[must_use]
+    pub fn is_over(life: u64) -> Self {
+        Self { number: 2 * life, lasts: Duration::ZERO }
+    }
+}
+
+/// The longest absence: a node that is lost meanwhile is not taken over before it ends.
+pub const LONGEST_ABSENCE: Duration = Duration::from_secs(3600);
+
 /// One epoch of a node's lease. Its guardians never change; other guardians are another epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {

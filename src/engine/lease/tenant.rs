@@ -12,9 +12,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::message::{LeaseMessage, Said};
-use super::{Lease, MAX_GUARDIANS, Times};
+use super::{Absence, Lease, MAX_GUARDIANS, Times};
 use crate::engine::context::Context;
-use crate::engine::guard::{Allowance, GuardInput};
+use crate::engine::guard::{Allowance, GuardInput, Teller};
 use crate::engine::id::NodeName;
 use crate::engine::lrt::Permit;
 use crate::engine::record::Kept;
@@ -36,6 +36,8 @@ pub struct OwnLeases {
     pub newest: u64,
     /// Those that are held, oldest first, each with its guardians.
     pub held: Vec<(u64, Vec<Replica>)>,
+    /// An absence was announced, and may last still.
+    pub away: bool,
 }
 
 #[derive(Debug)]
@@ -53,18 +55,23 @@ impl Held {
         Self { epoch, guardians, answered: BTreeMap::new(), dead: BTreeSet::new() }
     }
 
-    /// Until when it lasts: as long as it likes, or F after the newest renewal that a majority has answered.
-    fn until(&self, times: &Times) -> Option<Instant> {
+    /// Until when it lasts: as long as it likes, or F after the newest renewal that a majority has answered; with `absence`, for
+    /// so long after one that left at that moment or later.
+    fn until(&self, times: &Times, absence: Option<(Instant, Duration)>) -> Option<Instant> {
         if self.guardians.is_empty() {
             return None;
         }
-        let answered = |guardian: &Replica| self.answered.get(guardian).copied();
-        let mut sent: Vec<Option<Instant>> = self.guardians.iter().map(answered).collect();
-        sent.sort();
-        sent.reverse();
-        // The majority's oldest answer.
-        let decisive = sent.get(self.guardians.len() / 2).copied().flatten();
-        Some(decisive.map_or(Instant::ZERO, |sent| sent + times.lease))
+        let end = |sent: Instant| match absence {
+            Some((since, lasts)) if sent >= since => sent + lasts.max(times.lease),
+            _ => sent + times.lease,
+        };
+        let answered = |guardian: &Replica| self.answered.get(guardian).copied().map(end);
+        let mut ends: Vec<Option<Instant>> = self.guardians.iter().map(answered).collect();
+        ends.sort();
+        ends.reverse();
+        // The majority's first end.
+        let decisive = ends.get(self.guardians.len() / 2).copied().flatten();
+        Some(decisive.unwrap_or(Instant::ZERO))
     }
 
     /// It can never be renewed again.
@@ -89,6 +96,8 @@ pub enum Protection {
 #[derive(Debug)]
 pub struct Tenant {
     own: Replica,
+    /// Counts the agent's lives.
+    life: u64,
     times: Times,
     newest: u64,
     held: Vec<Held>,
@@ -103,15 +112,20 @@ pub struct Tenant {
     ending: bool,
     /// The guard has ended everything, but something was being started then: it is to do so once more.
     end_again: bool,
+    /// An earlier life's absence may last still.
+    was_away: bool,
+    /// Since when this life announces its absence, and how long that may last.
+    absence: Option<(Instant, Duration)>,
 }
 
 impl Tenant {
-    /// The leases as they were kept; none was answered in this life yet.
+    /// The leases as they were kept; none was answered in this life, which is so many, yet.
     #[must_use]
-    pub fn recover(own: Replica, times: Times, kept: Option<OwnLeases>) -> Self {
-        let kept = kept.unwrap_or(OwnLeases { newest: 0, held: Vec::new() });
+    pub fn recover(own: Replica, life: u64, times: Times, kept: Option<OwnLeases>) -> Self {
+        let kept = kept.unwrap_or(OwnLeases { newest: 0, held: Vec::new(), away: false });
         Self {
             own,
+            life,
             times,
             newest: kept.newest,
             held: kept.held.into_iter().map(|(epoch, by)| Held::new(epoch, by)).collect(),
@@ -122,7 +136,37 @@ impl Tenant {
             guard: None,
             ending: false,
             end_again: false,
+            was_away: kept.away,
+            absence: None,
         }
+    }
+
+    /// The agent is about to end, and would have its VMs run on without it for so long.
+    pub fn go_away(&mut self, lasts: Duration, ctx: &mut Context) {
+        if self.absence.is_none() && self.until().is_some() && !self.ending {
+            self.absence = Some((ctx.now, lasts));
+            self.keep(ctx);
+            self.renew_at = ctx.now;
+        }
+    }
+
+    /// Nothing ends this node's VMs for as long as was asked for, whether the agent is there or not.
+    #[must_use]
+    pub fn may_go(&self) -> bool {
+        let Some((since, lasts)) = self.absence else { return true };
+        self.until().is_none()
+            || self.armed_now().is_some_and(|armed| {
+                armed.until.is_none_or(|until| until >= since + lasts.max(self.times.lease))
+            })
+    }
+
+    /// What the guard has confirmed of this life's words.
+    fn armed_now(&self) -> Option<&Allowance> {
+        self.armed.as_ref().filter(|armed| armed.by == self.teller())
+    }
+
+    fn teller(&self) -> Teller {
+        Teller { disk: self.own.disk, life: self.life }
     }
 
     /// The lease that new VMs are bound to.
@@ -142,7 +186,7 @@ impl Tenant {
     /// Until when this node's VMs may run: all leases must last, as each may be the one that a VM's record names.
     #[must_use]
     pub fn until(&self) -> Option<Instant> {
-        self.held.iter().filter_map(|held| held.until(&self.times)).min()
+        self.held.iter().filter_map(|held| held.until(&self.times, self.absence)).min()
     }
 
     /// VMs that are bound to this epoch may be started now.
@@ -153,7 +197,7 @@ impl Tenant {
         }
         match self.until() {
             None => true,
-            Some(_) => self.armed.as_ref().is_some_and(|armed| {
+            Some(_) => self.armed_now().is_some_and(|armed| {
                 armed.lease >= epoch && armed.until.is_some_and(|until| until >= now + START_MARGIN)
             }),
         }
@@ -216,7 +260,8 @@ impl Tenant {
 
     fn keep(&self, ctx: &mut Context) {
         let held = self.held.iter().map(|held| (held.epoch, held.guardians.clone())).collect();
-        ctx.keep(Kept::Lease(OwnLeases { newest: self.newest, held }));
+        let away = self.was_away || self.absence.is_some();
+        ctx.keep(Kept::Lease(OwnLeases { newest: self.newest, held, away }));
     }
 
     fn open(&mut self, guardians: Vec<Replica>, ctx: &mut Context) {
@@ -263,9 +308,15 @@ impl Tenant {
 
     fn renew(&self, ctx: &mut Context) {
         let released = self.held.first().map_or(0, |held| held.epoch - 1);
+        let absence = match self.absence {
+            Some((_, lasts)) => Absence::begins(self.life, lasts),
+            // Until the guard has a deadline of this life, the former one's may hold.
+            None if self.was_away => Absence::default(),
+            None => Absence::is_over(self.life),
+        };
         for held in &self.held {
             for guardian in held.guardians.iter().filter(|g| !held.dead.contains(g)) {
-                let said = Said::Renew { sent: ctx.now, times: self.times, released };
+                let said = Said::Renew { sent: ctx.now, times: self.times, released, absence };
                 let message = LeaseMessage {
                     guardian: guardian.disk,
                     holder: self.own.clone(),
@@ -286,7 +337,7 @@ impl Tenant {
         }
         // An end replaces what was said before only as another lease's.
         let lease = newest.epoch + u64::from(self.ending);
-        let allowance = Allowance { lease, until };
+        let allowance = Allowance { by: self.teller(), lease, until };
         if self.guard.is_some() && self.told.as_ref() != Some(&allowance) {
             self.told = Some(allowance.clone());
             ctx.guard(allowance);
@@ -341,7 +392,13 @@ impl Tenant {
                 self.guard = None;
                 self.told = None;
             }
-            GuardInput::Armed(allowance) => self.armed = Some(allowance.clone()),
+            GuardInput::Armed(allowance) => {
+                self.armed = Some(allowance.clone());
+                if self.was_away && self.armed_now().is_some() {
+                    self.was_away = false;
+                    self.keep(ctx);
+                }
+            }
             // What is being started was allowed by a lease that is lost: it must not come to run under the next one.
             GuardInput::Lapsed { .. } if self.ending && starting => self.end_again = true,
             GuardInput::Lapsed { .. } if self.ending => {

@@ -15,11 +15,24 @@ use crate::sim::guard::Away;
 use crate::sim::network::Quality;
 use crate::sim::world::{Event, World};
 
+/// How long an agent that ends in order asks to be away, and how long it takes for that.
+const ABSENCE: Duration = Duration::from_secs(60);
+pub(in crate::sim) const AGREE_WITHIN: Duration = Duration::from_secs(2);
+
 /// What ends.
 #[derive(Debug)]
 pub enum Over {
     /// An agent is away.
     Away(NodeName),
+    /// The goodbye of an agent of this life: it is away then.
+    Leaving {
+        /// Its node.
+        node: NodeName,
+        /// Its life.
+        life: u64,
+        /// For how long.
+        away: Duration,
+    },
     /// An agent of this life stands still.
     Stall(NodeName, u64),
     /// A machine of this boot stands still.
@@ -58,6 +71,17 @@ impl World {
                 }
                 self.kill_agent(node);
                 Some(Over::Away(node.clone()))
+            }
+            FaultKind::Leave => {
+                let life = self.lives(node).map_or(0, |(_, life)| life);
+                if self.engine(node).is_none() {
+                    return false;
+                }
+                self.handle(node, Input::GoAway(ABSENCE));
+                self.under_way += 1;
+                let over = Over::Leaving { node: node.clone(), life, away: lasts };
+                self.push(AGREE_WITHIN, Event::Over(Box::new(over)));
+                return true;
             }
             FaultKind::Power => {
                 self.power_off(node);
@@ -119,6 +143,12 @@ impl World {
                     return self.start_after(&node, Duration::from_secs(1));
                 }
                 self.start_agent(&node);
+            }
+            Over::Leaving { node, life, away } => {
+                if self.lives(&node).is_some_and(|(_, now)| now == life) {
+                    self.kill_agent(&node);
+                    self.start_after(&node, away);
+                }
             }
             Over::Stall(name, life) => {
                 if let Some(node) = self.nodes.get_mut(&name).filter(|node| node.life == life) {

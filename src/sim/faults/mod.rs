@@ -13,6 +13,7 @@ pub mod plan;
 use std::fmt;
 use std::str::FromStr;
 
+pub(super) use inflict::AGREE_WITHIN;
 pub use inflict::Over;
 
 /// A kind of fault.
@@ -20,6 +21,8 @@ pub use inflict::Over;
 pub enum FaultKind {
     /// An agent ends, and starts again from its disk.
     Crash,
+    /// An agent is told to end, as in an upgrade, and comes back sooner or later.
+    Leave,
     /// A node loses its power; its disk stays.
     Power,
     /// A node comes back empty: neither its agent's records nor its VMs' disks are left.
@@ -72,8 +75,9 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Crash,
+        Self::Leave,
         Self::Power,
         Self::LostDisk,
         Self::Torn,
@@ -105,6 +109,7 @@ impl FaultKind {
     pub fn word(self) -> &'static str {
         match self {
             Self::Crash => "crash",
+            Self::Leave => "leave",
             Self::Power => "power",
             Self::LostDisk => "lost-disk",
             Self::Torn => "torn",

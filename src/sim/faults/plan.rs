@@ -125,7 +125,7 @@ fn duration(kind: FaultKind, rng: &mut ChaCha8Rng) -> Duration {
         FaultKind::Loss | FaultKind::Repeat | FaultKind::Reorder | FaultKind::Late => {
             (2_000, 60_000)
         }
-        FaultKind::LostDisk => (500, 90_000),
+        FaultKind::LostDisk | FaultKind::Leave => (500, 90_000),
         _ => (300, 45_000),
     };
     let (least, most) = (f64::from(least), f64::from(most));

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant as Wall};
 use discovery::agent::clock;
 use discovery::agent::fake_guard::FakeGuard;
 use discovery::agent::ports::Guard;
-use discovery::engine::guard::{Allowance, GuardInput};
+use discovery::engine::guard::{Allowance, GuardInput, Teller};
 use discovery::engine::input::Input;
+use discovery::engine::replica::DiskId;
 use discovery::engine::time::Instant;
 use tokio::sync::mpsc;
 
@@ -54,7 +55,8 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 pub fn allowance(lease: u64, until: impl Into<Option<Instant>>) -> Allowance {
-    Allowance { lease, until: until.into() }
+    let by = Teller { disk: DiskId(1), life: 1 };
+    Allowance { by, lease, until: until.into() }
 }
 
 impl Subject {
