@@ -143,6 +143,19 @@ fn the_threshold_of_relief_reaches_the_agent_with_its_tenths() {
 }
 
 #[test]
+fn agents_and_guards_are_told_the_same_times() {
+    let yaml = rendered(&["--set", "agent.failover.leaseSeconds=10,agent.failover.waitSeconds=7"]);
+    for (name, value) in [("DISCOVERY_LEASE", "10"), ("DISCOVERY_LEASE_WAIT", "7")] {
+        let told = format!("name: {name}\n              value: \"{value}\"");
+        assert_eq!(yaml.matches(&told).count(), 2, "{name}, in both daemon sets");
+    }
+    assert!(yaml.contains("name: DISCOVERY_ABSENCE\n              value: \"60\""));
+    // A slower watchdog, where peers wait for it.
+    let slower = "agent.failover.waitSeconds=20,guard.watchdog.timeoutSeconds=24";
+    rendered(&["--set", slower]);
+}
+
+#[test]
 fn what_migrations_may_take_is_told_to_the_agent() {
     let yaml = rendered(&[]);
     assert!(yaml.contains("name: DISCOVERY_MIGRATIONS_OUT\n              value: \"2\""));
@@ -181,6 +194,9 @@ fn misspelt_and_absurd_values_are_refused_by_name() {
         ("guard.watchdog.enable=true", "enable"),
         ("guard.watchdog.device=watchdog", "device"),
         ("guard.watchdog.timeoutSeconds=10", "timeoutSeconds"),
+        ("guard.watchdog.timeoutSeconds=600", "timeoutSeconds"),
+        ("agent.failover.leaseSeconds=1", "leaseSeconds"),
+        ("agent.failover.absenceSeconds=3601", "absenceSeconds"),
         ("replicas=3", "replicas"),
     ] {
         let output = helm(&["template", "discovery", "charts/discovery", "--set", value]);
