@@ -1,11 +1,12 @@
 //! The environments that a run, or a measurement, keeps an eye on: small guests, all in one namespace.
 
-use std::{collections::BTreeSet, io::Write as _, process::Stdio};
+use std::{collections::BTreeSet, fs, io::Write as _, process::Stdio};
 
 use serde_json::{Value, json};
 
 use crate::{
-    error::{LabError, Result},
+    error::{AtPath as _, LabError, Result},
+    image::digest,
     lab::Lab,
     layout::GUESTS_IN_NODE,
 };
@@ -58,12 +59,16 @@ impl Ves {
         )
     }
 
-    fn manifests(&self) -> Vec<Value> {
+    fn manifests(&self, digest: &str) -> Vec<Value> {
         let mut items = vec![json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace},
         })];
         items.extend(self.all.iter().map(|(name, vms)| {
             let file = |file: &str| json!({"url": format!("file://{GUESTS_IN_NODE}/{file}")});
+            let image = json!({
+                "url": format!("file://{GUESTS_IN_NODE}/disk.qcow2"),
+                "sha256": digest,
+            });
             let spread = json!([{"spread": {"members": ["web"], "over": "node"}}]);
             json!({
                 "apiVersion": "discovery.beyondtheclouds.io/v1alpha1",
@@ -82,7 +87,8 @@ impl Ves {
                             // Late for its own timer on a busy host, Linux gives up otherwise.
                             "cmdline": format!("console=ttyS0 quiet no_timer_check name={name}"),
                         },
-                        "disks": [{"name": "data", "size": "16Mi"}],
+                        // What is on a disk that was made empty is nowhere else: such a VM waits for its node.
+                        "disks": [{"name": "data", "size": "64Mi", "image": image}],
                     }],
                     "placement": if *vms > 1 { spread } else { json!([]) },
                 },
@@ -93,7 +99,9 @@ impl Ves {
 
     /// Applies them; those that are there stay as they are.
     pub fn apply(&self, lab: &Lab) -> Result<()> {
-        for manifest in self.manifests() {
+        let disk = lab.layout().guests().join("disk.qcow2");
+        let digest = digest(&fs::read(&disk).at(&disk)?).replace("sha256:", "");
+        for manifest in self.manifests(&digest) {
             let mut apply = lab.kubectl_command();
             apply.args(["apply", "-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
             let started = |source| LabError::Start { program: "kubectl".into(), source };
@@ -130,6 +138,6 @@ mod tests {
         assert_eq!(ves.domains().len(), 13);
         assert!(ves.domains().contains("nemesis.ve2-web-1"));
         assert!(ves.cost(5).starts_with("5 nodes and 13 guests"), "{}", ves.cost(5));
-        assert_eq!(ves.manifests().len(), 11);
+        assert_eq!(ves.manifests("00").len(), 11);
     }
 }
