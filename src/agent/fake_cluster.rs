@@ -408,7 +408,10 @@ impl Server {
                 let version = self.next_version().to_string();
                 let name = report.name.clone();
                 let Some(stored) = self.of(&report.uid, &name) else { return };
-                if stored.report.as_ref() == Some(&*report) {
+                let same = stored.report.as_ref().is_some_and(|before| {
+                    *before == VeReport { again: before.again, ..(*report).clone() }
+                });
+                if same || stored.declared.reported > report.round {
                     return;
                 }
                 let moved = stored.declared.replica_set != report.replica_set

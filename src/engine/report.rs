@@ -121,6 +121,8 @@ pub struct VeReport {
     pub replica_set: Vec<Replica>,
     /// How soon people should see it: a settled state at once, a passing one when it lasts.
     pub settled: bool,
+    /// A former handler has written its status since this one did: it is written once more.
+    pub again: bool,
 }
 
 /// A node's status.

@@ -156,13 +156,14 @@ impl Queue {
         0
     }
 
-    fn put_report(&mut self, report: Box<VeReport>, now: Instant) {
+    fn put_report(&mut self, mut report: Box<VeReport>, now: Instant) {
         let ve = self.ves.entry(report.uid.clone()).or_default();
         if ve.release.is_some() {
             return;
         }
         let mut due = if report.settled { Due::At(now + COALESCE) } else { Due::Passing(now) };
-        if let Some((_, earlier)) = &ve.report {
+        if let Some((before, earlier)) = &ve.report {
+            report.again |= before.again;
             self.coalesced += 1;
             due = earlier.joined_by(due);
         } else if !report.settled {
@@ -364,6 +365,7 @@ mod tests {
             round: 1,
             replica_set: Vec::new(),
             settled,
+            again: false,
         }))
     }
 

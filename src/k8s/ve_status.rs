@@ -202,6 +202,7 @@ mod tests {
             round: 1,
             replica_set: Vec::new(),
             settled: true,
+            again: false,
         }
     }
 

@@ -32,6 +32,8 @@ use crate::engine::report::{About, Condition, NodeReport, VeReport};
 pub(super) const FIELD_MANAGER_PREFIX: &str = "discovery-agent-";
 /// Longest name of a field manager that Kubernetes takes, bytes.
 pub(super) const LONGEST_MANAGER: usize = 128;
+/// How often a status is read and written again because somebody else has changed its object meanwhile.
+const MOST_SWAPS: usize = 4;
 /// Who makes the Events, for those who filter them.
 const REPORTER: &str = "discovery.beyondtheclouds.io/agent";
 
@@ -40,6 +42,8 @@ pub(super) struct Written {
     status: VirtualEnvironmentStatus,
     generation: i64,
     scaled: Option<String>,
+    /// The resource version of the object then.
+    version: String,
 }
 
 /// This node's status as this agent wrote it, or found it.
@@ -61,18 +65,21 @@ async fn apply_status<K>(
     shared: &Shared,
     api: &Api<K>,
     manager: &str,
-    name: &str,
-    uid: &str,
+    (name, uid, version): (&str, &str, Option<&str>),
     status: Value,
 ) -> Result<K, RequestError>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + serde::de::DeserializeOwned,
 {
+    // With the uid, a namesake that was made meanwhile is not written to; with the version, nothing that others have changed since.
+    let mut metadata = json!({"name": name, "uid": uid});
+    if let Some(version) = version {
+        metadata["resourceVersion"] = json!(version);
+    }
     let object = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
-        // With the uid, a namesake that was made meanwhile is not written to.
-        "metadata": {"name": name, "uid": uid},
+        "metadata": metadata,
         "status": status,
     });
     let params = PatchParams::apply(manager).force();
@@ -173,8 +180,8 @@ pub(super) async fn invalid(shared: &Shared, invalid: &InvalidSpec) -> Result<En
         ..VirtualEnvironmentStatus::default()
     };
     let uid = invalid.uid.as_str();
-    apply_status(shared, &api, &shared.field_manager(), &invalid.name.name, uid, json!(status))
-        .await?;
+    let object = (&*invalid.name.name, uid, None);
+    apply_status(shared, &api, &shared.field_manager(), object, json!(status)).await?;
     Ok(Ended::Written)
 }
 
@@ -184,45 +191,73 @@ pub(super) async fn report(
     report: &VeReport,
     before: Option<Written>,
 ) -> (Result<Ended, RequestError>, Option<Written>) {
-    let api = environments(shared, &report.name);
     // A new generation may scale another member; who that is, only the spec tells.
-    let known = before.filter(|written| written.generation == report.observed_generation);
-    let before = match known {
-        Some(written) => written,
-        None => match shared.read(api.get(&report.name.name)).await {
-            Ok(ve) if ve.uid().as_deref() == Some(report.uid.as_str()) => {
-                keep_until_released(shared, &ve).await;
-                Written::from(&ve)
-            }
-            Ok(_) => return (Ok(Ended::Dropped), None),
+    let mut known =
+        before.filter(|written| written.generation == report.observed_generation && !report.again);
+    for _ in 0..MOST_SWAPS {
+        let before = match known.take() {
+            Some(written) => written,
+            None => match read_status(shared, report).await {
+                Ok(Some(written)) => written,
+                Ok(None) => return (Ok(Ended::Dropped), None),
+                Err(error) => return (Err(error), None),
+            },
+        };
+        match swap_status(shared, report, before).await {
+            // Somebody has changed the object since; who, and whether this report is still the newest, is read.
+            Err(RequestError::Conflict(_)) => {}
+            Ok((ended, written)) => return (Ok(ended), written),
+            // Read anew at the next try, which also finds out whether it is still the same environment.
             Err(error) => return (Err(error), None),
-        },
-    };
+        }
+    }
+    let why = "the object changes all the time".to_owned();
+    (Err(RequestError::Conflict(why)), None)
+}
+
+/// The status as it stands there; nothing if this is another environment of that name.
+async fn read_status(shared: &Shared, report: &VeReport) -> Result<Option<Written>, RequestError> {
+    let ve = shared.read(environments(shared, &report.name).get(&report.name.name)).await?;
+    if ve.uid().as_deref() != Some(report.uid.as_str()) {
+        return Ok(None);
+    }
+    keep_until_released(shared, &ve).await;
+    Ok(Some(Written::from(&ve)))
+}
+
+/// Writes a status where it was `before`, unless a newer handler has written that.
+async fn swap_status(
+    shared: &Shared,
+    report: &VeReport,
+    before: Written,
+) -> Result<(Ended, Option<Written>), RequestError> {
+    let api = environments(shared, &report.name);
+    if before.status.handler_round.is_some_and(|newest| newest > report.round) {
+        tracing::info!(ve = %report.name, "another agent handles it by now: this status is not written");
+        return Ok((Ended::Dropped, None));
+    }
     let node = &shared.config.node;
     let now = ve_status::now();
     let status = ve_status::status(report, &before.status, before.scaled.as_deref(), node, &now);
     if status == before.status {
-        return (Ok(Ended::Same), Some(before));
+        return Ok((Ended::Same, Some(before)));
     }
     let manager = shared.field_manager();
-    let uid = report.uid.as_str();
-    let name = &report.name.name;
-    match apply_status(shared, &api, &manager, name, uid, json!(status)).await {
-        Ok(ve) => {
-            for former in former_handlers(&ve, &manager) {
-                tracing::info!(ve = %report.name, former, "taking the status over");
-                if let Err(error) = apply_status(shared, &api, &former, name, uid, json!({})).await
-                {
-                    // What it left shows until the next report reads the object anew.
-                    tracing::warn!(%error, ve = %report.name, former, "its share of the status stays");
-                    return (Ok(Ended::Written), None);
-                }
+    let (name, uid) = (&report.name.name, report.uid.as_str());
+    let object = (&**name, uid, Some(before.version.as_str()));
+    let mut ve = apply_status(shared, &api, &manager, object, json!(status)).await?;
+    for former in former_handlers(&ve, &manager) {
+        tracing::info!(ve = %report.name, former, "taking the status over");
+        match apply_status(shared, &api, &former, (name, uid, None), json!({})).await {
+            Ok(after) => ve = after,
+            Err(error) => {
+                // What it left shows until the next report reads the object anew.
+                tracing::warn!(%error, ve = %report.name, former, "its share of the status stays");
+                return Ok((Ended::Written, None));
             }
-            (Ok(Ended::Written), Some(Written { status, ..Written::from(&ve) }))
         }
-        // Read anew at the next try, which also finds out whether it is still the same environment.
-        Err(error) => (Err(error), None),
     }
+    Ok((Ended::Written, Some(Written { status, ..Written::from(&ve) })))
 }
 
 impl From<&VirtualEnvironment> for Written {
@@ -231,6 +266,7 @@ impl From<&VirtualEnvironment> for Written {
             status: ve.status.clone().unwrap_or_default(),
             generation: ve.metadata.generation.unwrap_or_default(),
             scaled: ve.spec.scaled_member().map(|member| member.name.clone()),
+            version: ve.resource_version().unwrap_or_default(),
         }
     }
 }
@@ -314,9 +350,8 @@ pub(super) async fn node(
         shared.published(&before.uid);
         return (Ok(Ended::Same), Some(before));
     }
-    match apply_status(shared, &api, &shared.field_manager(), name, &before.uid, json!(status))
-        .await
-    {
+    let object = (name, before.uid.as_str(), None);
+    match apply_status(shared, &api, &shared.field_manager(), object, json!(status)).await {
         Ok(_) => {
             shared.published(&before.uid);
             (Ok(Ended::Written), Some(WrittenNode { uid: before.uid, status }))

@@ -220,6 +220,8 @@ async fn the_rim_passes_on_a_real_api_server() {
     println!("claims");
     cluster_suite::a_report_is_read_by_people(&world, space).await;
     println!("reports");
+    cluster_suite::a_former_handlers_report_is_not_written(&world, space).await;
+    println!("late reports");
     cluster_suite::a_deleted_environment_is_kept_until_it_is_released(&world, space).await;
     println!("finalizer");
     cluster_suite::what_happened_is_told(&world, space).await;

@@ -111,6 +111,7 @@ passes!(
     a_watcher_sees_every_environment_and_nobody_else_does("ns"),
     of_two_claims_one_wins("ns"),
     a_report_is_read_by_people("ns"),
+    a_former_handlers_report_is_not_written("ns"),
     a_deleted_environment_is_kept_until_it_is_released("ns"),
     what_happened_is_told("ns"),
     peers_are_found_and_revoked(),

@@ -213,6 +213,7 @@ pub fn report(ve: &VeDeclared, running: bool, vms: u32, set: &[&PeerIdentity]) -
         round: 1,
         replica_set: set.iter().map(|peer| keeper(peer)).collect(),
         settled: running,
+        again: false,
     }
 }
 
@@ -360,6 +361,34 @@ pub async fn a_report_is_read_by_people<W: World>(world: &W, space: &str) {
     agent.report(report(&seen, true, 2, &[&me]));
     eventually("two VMs again", async || world.ve(&ve).await.filter(|told| told.vms == 2)).await;
     assert_eq!(world.ve(&ve).await.expect("it exists").ready, Some(true));
+}
+
+/// A handler that was cut off does not write over the status of the one that has taken over, and that one may write once more.
+pub async fn a_former_handlers_report_is_not_written<W: World>(world: &W, space: &str) {
+    let (a, b) = (peer("former", 13), peer("present", 14));
+    let (mut former, present) = (world.agent(&a).await, world.agent(&b).await);
+    let ve = VeName::new(space, "taken-over");
+    former.watch(true);
+    world.apply(&ve, 2).await;
+    let seen = former.sees(&ve, |_| true).await;
+    former.claim(&seen, &[&a, &b]);
+    former.report(report(&seen, true, 2, &[&a, &b]));
+    eventually("the former one's", async || world.ve(&ve).await.filter(|told| told.vms == 2)).await;
+    let second = |vms| VeReport { round: 2, ..report(&seen, true, vms, &[&b, &a]) };
+    present.report(second(3));
+    eventually("the present one's", async || world.ve(&ve).await.filter(|told| told.vms == 3))
+        .await;
+    // It remembers what it wrote, and does not know that another has written since.
+    former.report(report(&seen, true, 9, &[&a, &b]));
+    former.happened(&seen, true, "Late", "behind its report");
+    eventually("what it says besides", async || {
+        world.happenings(&ve).await.iter().any(|(reason, _)| reason == "Late").then_some(())
+    })
+    .await;
+    present.report(VeReport { again: true, ..second(4) });
+    eventually("a newer one", async || world.ve(&ve).await.filter(|told| told.vms != 3)).await;
+    let told = world.ve(&ve).await.expect("it exists");
+    assert_eq!((told.vms, told.replica_set), (4, vec![keeper(&b), keeper(&a)]));
 }
 
 /// Nothing vanishes before its VMs are confirmed gone.

@@ -58,6 +58,7 @@ pub fn of(
         round,
         replica_set: record.set.members.clone(),
         settled: words.settled,
+        again: false,
     }
 }
 

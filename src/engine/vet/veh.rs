@@ -70,6 +70,7 @@ pub struct Veh {
     /// Nothing has been done since the agent started: a record from disk may ask for something.
     fresh: bool,
     reported: Option<VeReport>,
+    again: bool,
     was_ready: Option<i64>,
 }
 
@@ -185,6 +186,7 @@ impl Veh {
             keepers: Keepers::default(),
             fresh: true,
             reported: None,
+            again: false,
             was_ready: None,
         }
     }
@@ -203,7 +205,7 @@ impl Veh {
 
     /// Another agent, which handled it before, has written its status since.
     pub fn report_again(&mut self) {
-        self.reported = None;
+        self.again = true;
     }
 
     /// What its node last said of a VM.
@@ -618,8 +620,10 @@ impl Veh {
             ctx.happened((&self.ve, &record.declared.name), false, "Started", message);
             self.was_ready = Some(record.declared.generation);
         }
-        if self.reported.as_ref() != Some(&report) {
-            ctx.cluster(ClusterAction::ReportVe(Box::new(report.clone())));
+        let again = std::mem::take(&mut self.again);
+        if again || self.reported.as_ref() != Some(&report) {
+            let told = VeReport { again, ..report.clone() };
+            ctx.cluster(ClusterAction::ReportVe(Box::new(told)));
             self.reported = Some(report);
         }
     }
