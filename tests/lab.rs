@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   life      what people declare: apply, scale, change, terminate, delete
+//!   failover  nodes that are lost
 //!   heal      what befalls guests, daemons, agents and the API server
 //!   nodes     cordons, nodes without room, a gateway's node that loses its power
 //!   moves     nodes in maintenance, overloaded ones: live migration
@@ -13,6 +14,8 @@
 //! at a time.
 
 mod cluster;
+#[path = "lab/failover.rs"]
+mod failover;
 #[path = "lab/heal.rs"]
 mod heal;
 #[path = "lab/life.rs"]

@@ -10,7 +10,7 @@ use crate::engine::effect::{Action, ClusterAction, HypervisorCommand};
 use crate::engine::guard::GuardInput;
 use crate::engine::id::{NodeName, VeUid};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input};
-use crate::engine::report::{NodeReport, VeReport};
+use crate::engine::report::{FailoverStep, Happening, NodeReport, VeReport};
 use crate::engine::spec::Resources;
 use crate::engine::time::Instant;
 use crate::engine::view::{EngineView, VeView, VmView};
@@ -100,6 +100,11 @@ impl Beliefs {
             }
             Action::Cluster(ClusterAction::ReportVe(report)) => {
                 self.reports.insert(report.uid.clone(), (**report).clone());
+            }
+            Action::Cluster(ClusterAction::Happened(Happening {
+                failover: Some(step), ..
+            })) if step.step == FailoverStep::Started => {
+                self.count("vms_failed_over", step.vms.len() as u64);
             }
             Action::Hypervisor { command: HypervisorCommand::Migrate(_), .. } => {
                 self.count("migrations_begun", 1);

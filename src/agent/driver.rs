@@ -367,19 +367,27 @@ impl Driver {
         self.posted = Some(time);
         let waiting = self.mailboxes.inputs.len();
         self.beliefs.gauge("engine_inputs_waiting", u32::try_from(waiting).map_or(0.0, f64::from));
-        let pinned: BTreeSet<NodeName> = self.pinned.keys().cloned().collect();
         let view = self.engine.view();
+        if let Some(left) = view.lease_left_ms {
+            self.beliefs.gauge("lease_left_seconds", left as f64 / 1000.0);
+        }
+        let pinned: BTreeSet<NodeName> = self.pinned.keys().cloned().collect();
         self.board.post(self.beliefs.snapshot(view, &pinned, &self.config.version, time));
     }
 }
 
 /// What a person would ask about is also a line in this agent's log.
 fn log(node: &NodeName, happening: &Happening) {
-    let Happening { about, warning, reason, message } = happening;
+    let Happening { about, warning, reason, message, failover } = happening;
     match (about, warning) {
         (About::Ve { name, .. }, true) => tracing::warn!(ve = %name, %node, reason, "{message}"),
         (About::Ve { name, .. }, false) => tracing::info!(ve = %name, %node, reason, "{message}"),
         (About::ThisNode, true) => tracing::warn!(%node, reason, "{message}"),
         (About::ThisNode, false) => tracing::info!(%node, reason, "{message}"),
+    }
+    let steps =
+        failover.iter().flat_map(|failover| failover.vms.iter().map(|vm| (failover.step, vm)));
+    for (step, (vm, lost)) in steps {
+        tracing::info!(target: "failover", step = step.word(), node = %lost, vm, by = %node);
     }
 }

@@ -64,6 +64,8 @@ pub mod node_condition {
     pub const ACCELERATED: &str = "Accelerated";
     /// It is in maintenance, and no VM is left on it. Absent unless it is in maintenance.
     pub const DRAINED: &str = "Drained";
+    /// Its VMs may be taken over when it is lost, and cannot run twice for that.
+    pub const PROTECTED: &str = "Protected";
     /// Its storage is nearly full: no new disks.
     pub const STORAGE_FULL: &str = "StorageFull";
 }
@@ -94,6 +96,12 @@ pub mod node_reason {
     pub const KVM: &str = "Kvm";
     /// KVM is absent or does not work: guests are emulated.
     pub const EMULATION: &str = "Emulation";
+    /// A hardware watchdog resets it if its guard cannot act.
+    pub const WATCHDOG: &str = "Watchdog";
+    /// Its guard ends VMs whose lease is over.
+    pub const GUARD: &str = "Guard";
+    /// Nothing is taken over from it.
+    pub const UNPROTECTED: &str = "Unprotected";
     /// There is room for disks.
     pub const STORAGE_AVAILABLE: &str = "StorageAvailable";
     /// There is no room for disks.

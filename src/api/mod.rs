@@ -27,8 +27,9 @@ pub use conditions::{node_condition, node_reason, ve_condition, ve_reason};
 pub use crd::{crds, crds_yaml, definition_yaml};
 pub use environment_status::{Phase, VirtualEnvironmentStatus, VmState, VmStatus};
 pub use physical_node::{
-    Acceleration, AccelerationKind, Coordinates, DEFAULT_CPU_PERCENT, NodeOverlay, NodeResources,
-    NodeUsage, Overcommit, PhysicalNode, PhysicalNodeSpec, PhysicalNodeStatus, Reserved,
+    Acceleration, AccelerationKind, Coordinates, DEFAULT_CPU_PERCENT, NodeLease, NodeOverlay,
+    NodeResources, NodeUsage, Overcommit, PhysicalNode, PhysicalNodeSpec, PhysicalNodeStatus,
+    Reserved,
 };
 pub use placement::{
     Among, Fence, Gather, Lonely, NodeSelection, Overbook, PlacementConstraint, Quarantine, Root,

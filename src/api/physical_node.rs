@@ -64,10 +64,23 @@ pub const DEFAULT_CPU_PERCENT: u32 = 400;
         json_path = ".status.usage.memory",
         description = "Memory in use, of that allocatable"
     ),
+    printcolumn(
+        name = "Lease",
+        type_ = "string",
+        json_path = ".status.lease.state",
+        description = "The lease that its VMs run under: Held, Lapsed (no VM may run), or Unguarded (nothing is taken over)"
+    ),
+    printcolumn(
+        name = "Protection",
+        type_ = "string",
+        json_path = ".status.protection",
+        description = "What keeps VMs that were taken over from running here as well: Watchdog, Guard, or None"
+    ),
     printcolumn(name = "Site", type_ = "string", json_path = ".spec.site"),
     printcolumn(name = "Acceleration", type_ = "string", json_path = ".status.acceleration.kind"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn = r#"{"name":"Peers","type":"integer","jsonPath":".status.peers","priority":1}"#,
+    printcolumn = r#"{"name":"Guardians","type":"string","jsonPath":".status.lease.guardians","priority":1}"#,
     printcolumn = r#"{"name":"Gateway","type":"boolean","jsonPath":".status.gateway","priority":1}"#,
     printcolumn = r#"{"name":"Hypervisor","type":"string","jsonPath":".status.hypervisor","priority":1}"#,
     printcolumn = r#"{"name":"Agent","type":"string","jsonPath":".status.agentVersion","priority":1}"#
@@ -179,7 +192,7 @@ pub struct PhysicalNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready`, `Schedulable`, `HypervisorReady`, `Accelerated`, `StorageFull`.
+    /// `Ready`, `Schedulable`, `HypervisorReady`, `Accelerated`, `StorageFull`, `Protected`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -228,6 +241,15 @@ pub struct PhysicalNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coordinates: Option<Coordinates>,
 
+    /// The lease that its VMs run under: they may be taken over once its guardians prove that it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<NodeLease>,
+
+    /// What keeps VMs that were taken over from running here as well: `Watchdog` (its guard, and a hardware watchdog behind it),
+    /// `Guard` (against all but a stall of the guard itself), or `None` (nothing is taken over); the condition `Protected` says why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<String>,
+
     /// Number of live peers that it knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<u32>,
@@ -235,6 +257,24 @@ pub struct PhysicalNodeStatus {
     /// Whether its agent watches all VirtualEnvironments for the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<bool>,
+}
+
+/// A node's lease.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeLease {
+    /// `Held`: a majority of its guardians acknowledges it; `Lapsed`: none has for too long, and no VM may run; `Unguarded`: it does
+    /// not end, and nothing is taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+
+    /// Counts this node's leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+
+    /// The nodes that guard it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guardians: Vec<String>,
 }
 
 /// An amount of resources.

@@ -8,7 +8,7 @@ use super::effect::{Action, ClusterAction, Effects};
 use super::guard::Allowance;
 use super::id::{NodeName, VeName, VeUid};
 use super::record::{Kept, Record, RecordKey};
-use super::report::{About, Happening};
+use super::report::{About, Failover, Happening};
 use super::time::Instant;
 use super::wire::Message;
 
@@ -68,14 +68,28 @@ impl Context {
         reason: &'static str,
         message: String,
     ) {
+        self.happened_in(ve, warning, reason, message, None);
+    }
+
+    /// The same, as a step of a failover.
+    pub fn happened_in(
+        &mut self,
+        ve: (&VeUid, &VeName),
+        warning: bool,
+        reason: &'static str,
+        message: String,
+        failover: Option<Failover>,
+    ) {
         let about = About::Ve { uid: ve.0.clone(), name: ve.1.clone() };
-        self.cluster(ClusterAction::Happened(Happening { about, warning, reason, message }));
+        let happening = Happening { about, warning, reason, message, failover };
+        self.cluster(ClusterAction::Happened(happening));
     }
 
     /// Tells people that something happened to this node.
     pub fn node_happened(&mut self, warning: bool, reason: &'static str, message: String) {
-        let about = About::ThisNode;
-        self.cluster(ClusterAction::Happened(Happening { about, warning, reason, message }));
+        let (about, failover) = (About::ThisNode, None);
+        let happening = Happening { about, warning, reason, message, failover };
+        self.cluster(ClusterAction::Happened(happening));
     }
 
     /// A duration between `low` and `high` milliseconds.

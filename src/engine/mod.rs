@@ -46,7 +46,7 @@ use input::{ClusterInput, Input, VeDeclared};
 use lease::fence::Fences;
 use lease::guardian::Guardian;
 use lease::message::{LeaseMessage, Said};
-use lease::tenant::{self, Tenant};
+use lease::tenant::{self, Protection, Tenant};
 use lease::{MAX_GUARDIANS, Times};
 use lrt::Lrt;
 use lrt::partition::Asked;
@@ -625,6 +625,12 @@ impl Engine {
             running: self.lrt.vms().filter(running).count() as u32,
             schedulable: self.lrt.open().is_ok(),
             leaving: self.lrt.is_leaving().then(|| self.lrt.still_here()),
+            lease: self.tenant.report(self.ctx.now),
+            protection: if self.failover {
+                self.tenant.protection()
+            } else {
+                Protection::None("failover is off".into())
+            },
             peers: self.dnt.live().count() as u32,
             gateway: self.gateway.is_active(),
             coordinate: [x, y, z, coordinate.height].map(round),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::host::{DomainSeen, HostInfo};
 use super::id::{NodeName, VeName, VeUid, VmId};
+use super::lease::tenant::Protection;
 use super::record::Transit;
 use super::replica::Replica;
 use super::spec::Resources;
@@ -144,6 +145,10 @@ pub struct NodeReport {
     pub schedulable: bool,
     /// It is in maintenance: what of its VMs is still here, a few words each.
     pub leaving: Option<Vec<String>>,
+    /// The lease that its VMs run under.
+    pub lease: LeaseReport,
+    /// What keeps a VM that was taken over from running here as well.
+    pub protection: Protection,
     /// Live peers, without this node.
     pub peers: u32,
     /// This agent is a gateway.
@@ -152,6 +157,28 @@ pub struct NodeReport {
     pub coordinate: [f64; 4],
     /// Vivaldi error, 0 (sure) to 1.
     pub coordinate_error: f64,
+}
+
+/// A node's lease, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseReport {
+    /// How it is.
+    pub state: LeaseState,
+    /// Counts this node's leases.
+    pub epoch: u64,
+    /// Who guards it: nobody takes its VMs over unless a majority of them agrees.
+    pub guardians: Vec<NodeName>,
+}
+
+/// How a lease is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseState {
+    /// A majority of its guardians has answered lately.
+    Held,
+    /// No majority has for too long: no VM may run.
+    Lapsed,
+    /// Nobody guards it: it does not end, and nothing is taken over.
+    Unguarded,
 }
 
 /// What an event is about.
@@ -179,6 +206,43 @@ pub struct Happening {
     pub reason: &'static str,
     /// A sentence for people.
     pub message: String,
+    /// It is a step of a failover.
+    pub failover: Option<Failover>,
+}
+
+/// How far a failover is, for the logs: where its time goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// How far.
+    pub step: FailoverStep,
+    /// The VMs that it is about (`NAMESPACE/VM`), each with the node that was lost.
+    pub vms: Vec<(String, NodeName)>,
+}
+
+/// The steps from the loss of a node to a VM that runs elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailoverStep {
+    /// The node is silent: its guardians are asked.
+    Suspected,
+    /// A majority of them has proven that the VM has ended there.
+    Proven,
+    /// The register says where it runs next.
+    Placed,
+    /// It runs.
+    Started,
+}
+
+impl FailoverStep {
+    /// Its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Suspected => "suspected",
+            Self::Proven => "proven",
+            Self::Placed => "placed",
+            Self::Started => "started",
+        }
+    }
 }
 
 /// A VM as its own node tells it to the VEH.

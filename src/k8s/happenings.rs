@@ -336,7 +336,7 @@ mod tests {
 
     fn happening(warning: bool, reason: &'static str, message: &str) -> Happening {
         let about = About::Ve { uid: "u".into(), name: VeName::new("ns", "shop") };
-        Happening { about, warning, reason, message: message.to_owned() }
+        Happening { about, warning, reason, message: message.to_owned(), failover: None }
     }
 
     fn take(talk: &mut Talk, now: Instant) -> Option<EventWork> {

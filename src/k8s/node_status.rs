@@ -7,10 +7,11 @@ use super::KubernetesConfig;
 use super::peers::key_to_hex;
 use super::ve_status::made;
 use crate::api::{
-    self, Acceleration, AccelerationKind, Coordinates, NodeOverlay, NodeResources, NodeUsage,
-    PhysicalNodeStatus, node_condition, node_reason,
+    self, Acceleration, AccelerationKind, Coordinates, NodeLease, NodeOverlay, NodeResources,
+    NodeUsage, PhysicalNodeStatus, node_condition, node_reason,
 };
 use crate::engine::host;
+use crate::engine::lease::tenant::Protection;
 use crate::engine::report::{self, NodeReport};
 use crate::engine::spec::Resources;
 
@@ -76,6 +77,16 @@ pub(super) fn status(
             protocol: Some(config.protocol),
         }),
         coordinates: report.map(|report| coordinates(report, before.coordinates.as_ref())),
+        lease: report.map(|report| NodeLease {
+            state: Some(format!("{:?}", report.lease.state)),
+            epoch: Some(report.lease.epoch),
+            guardians: report.lease.guardians.iter().map(ToString::to_string).collect(),
+        }),
+        protection: report.map(|report| match report.protection {
+            Protection::Watchdog => node_reason::WATCHDOG.to_owned(),
+            Protection::Guard => node_reason::GUARD.to_owned(),
+            Protection::None(_) => "None".to_owned(),
+        }),
         peers: report.map(|report| report.peers),
         gateway: report.map(|report| report.gateway),
     }
@@ -128,6 +139,7 @@ fn conditions(
         condition(node_condition::READY, ready),
         condition(node_condition::SCHEDULABLE, schedulable(report, facts)),
         condition(node_condition::HYPERVISOR_READY, hypervisor),
+        condition(node_condition::PROTECTED, protected(&report.protection)),
     ];
     if let Some(here) = &report.leaving {
         let drained = if here.is_empty() {
@@ -150,6 +162,23 @@ fn conditions(
         conditions.push(condition(node_condition::ACCELERATED, accelerated));
     }
     conditions
+}
+
+fn protected(protection: &Protection) -> report::Condition {
+    match protection {
+        Protection::Watchdog => report::Condition::yes(
+            node_reason::WATCHDOG,
+            "its guard ends VMs whose lease is over, and a watchdog resets the machine if it cannot",
+        ),
+        Protection::Guard => report::Condition::yes(
+            node_reason::GUARD,
+            "its guard ends VMs whose lease is over; without a watchdog not while guard or kernel stand still",
+        ),
+        Protection::None(why) => report::Condition::no(
+            node_reason::UNPROTECTED,
+            format!("{why}: its VMs wait for it if it is lost"),
+        ),
+    }
 }
 
 /// What a node in maintenance waits for.
@@ -205,6 +234,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
+    use crate::engine::report::{LeaseReport, LeaseState};
 
     fn config() -> KubernetesConfig {
         KubernetesConfig {
@@ -234,6 +264,12 @@ mod tests {
             running: 3,
             schedulable: true,
             leaving: None,
+            lease: LeaseReport {
+                state: LeaseState::Held,
+                epoch: 3,
+                guardians: vec!["n2".into(), "n3".into()],
+            },
+            protection: Protection::Guard,
             peers: 2,
             gateway: true,
             coordinate,
@@ -267,6 +303,26 @@ mod tests {
         assert_eq!(usage.cpus.as_deref(), Some("3/32"));
         assert_eq!(usage.memory.as_deref(), Some("512Mi/23.5Gi"));
         assert_eq!(told.overlay.expect("published").public_key, "07".repeat(32));
+    }
+
+    #[test]
+    fn lease_and_protection_are_to_be_seen() {
+        let before = PhysicalNodeStatus::default();
+        let mut report = report([0.0; 4]);
+        let told = status(&config(), Some(&report), &FACTS, &before, &at(1));
+        assert_eq!(told.protection.as_deref(), Some("Guard"));
+        let lease = told.lease.expect("it has one");
+        assert_eq!((lease.state.as_deref(), lease.epoch), (Some("Held"), Some(3)));
+        assert_eq!(lease.guardians, ["n2", "n3"]);
+        report.protection = Protection::None("its guard does not answer".into());
+        let told = status(&config(), Some(&report), &FACTS, &before, &at(1));
+        let condition = told.conditions.iter().find(|condition| condition.type_ == "Protected");
+        let condition = condition.expect("it is told");
+        assert_eq!(
+            (condition.status.as_str(), condition.reason.as_str()),
+            ("False", "Unprotected")
+        );
+        assert!(condition.message.starts_with("its guard does not answer"));
     }
 
     #[test]

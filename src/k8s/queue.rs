@@ -419,7 +419,7 @@ mod tests {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let about = About::Ve { uid: "a".into(), name: VeName::new("ns", "a") };
         let message = "placed on n1".to_owned();
-        let placed = Happening { about, warning: false, reason: "Placed", message };
+        let placed = Happening { about, warning: false, reason: "Placed", message, failover: None };
         queue.put(ClusterAction::Happened(placed), now);
         queue.put(report("a", 1, true), now);
         let works = take(&mut queue, now + COALESCE);

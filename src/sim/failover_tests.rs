@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::tests::{is_ready, spec, world};
 use super::world::World;
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
+use crate::engine::report::FailoverStep;
 use crate::engine::spec::{Constraint, DiskSpec, Domain};
 
 /// A dead node's VMs run elsewhere within this time, boot apart.
@@ -115,10 +116,97 @@ fn without_a_majority_of_the_guardians_nothing_is_started_elsewhere_until_one_is
     world.power_off(&others[0]);
     world.run_for(SOON * 2);
     assert_eq!(place(&world, &vm), None, "nobody can prove that it has ended");
+    // Two of its record's three replicas are gone as well: its status is what the last handler wrote.
+    assert!(told(&world, "NoMajority") > 0, "people are told why");
     world.start_agent(&others[0]);
     let elsewhere = world.run_while_not(SOON, |world| place(world, &vm).is_some());
     assert_eq!(world.broken, vec![]);
     assert!(elsewhere, "goes on by itself");
+}
+
+fn told(world: &World, reason: &str) -> usize {
+    world.happened.iter().filter(|(_, _, happening)| happening.reason == reason).count()
+}
+
+/// What its environment's status says of a VM.
+fn said_of(world: &World, uid: &VeUid, vm: &VmId) -> String {
+    let status = world.api.get(uid).and_then(|object| object.status.clone());
+    let vms = status.map(|status| status.vms).unwrap_or_default();
+    let vm = vms.into_iter().find(|told| told.id == *vm).and_then(|told| told.reason);
+    vm.unwrap_or_default()
+}
+
+#[test]
+fn each_step_of_a_failover_is_told() {
+    let mut world = world(5, 1);
+    let uid = running(&mut world, 2);
+    let (vm, node) = victim(&world);
+    world.power_off(&node);
+    let says = |text: &'static str| {
+        let (uid, vm) = (uid.clone(), vm.clone());
+        move |world: &World| said_of(world, &uid, &vm).contains(text)
+    };
+    assert!(world.run_while_not(FAILOVER, says("silent")), "{}", said_of(&world, &uid, &vm));
+    let taken = world.run_while_not(FAILOVER, says("may be taken over in"));
+    assert!(taken, "{}", said_of(&world, &uid, &vm));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    let steps = world.happened.iter().filter_map(|(_, _, told)| told.failover.as_ref());
+    let steps: Vec<_> = steps.map(|failover| (failover.step, failover.vms.clone())).collect();
+    let about = vec![(format!("default/ve-{}-{}", vm.member, vm.index), node)];
+    let all = [
+        FailoverStep::Suspected,
+        FailoverStep::Proven,
+        FailoverStep::Placed,
+        FailoverStep::Started,
+    ];
+    assert_eq!(steps, all.map(|step| (step, about.clone())));
+    assert_eq!(world.broken, vec![]);
+}
+
+#[test]
+fn that_too_few_guardians_answer_is_said_with_their_names() {
+    for seed in 1..4 {
+        let mut world = world(7, seed);
+        let uid = running(&mut world, 1);
+        let (vm, node) = victim(&world);
+        let view = world.engine(&node).expect("it runs").view();
+        let guardians = view.lease.expect("it has one").guardians;
+        let handler =
+            world.api.get(&uid).and_then(|object| object.declared.replica_set.first().cloned());
+        let handler = handler.expect("a handler").node;
+        let (majority, rest): (Vec<_>, Vec<_>) =
+            guardians.iter().map(|guardian| &guardian.node).partition(|name| **name != handler);
+        world.power_off(&node);
+        // The record's replicas are not among those that are cut off from the handler one way: its messages reach nobody.
+        for guardian in &majority {
+            world.network.cut(guardian, &handler);
+        }
+        assert!(majority.len() > rest.len(), "the fault fired");
+        if handler == node {
+            continue;
+        }
+        let says = |world: &World| said_of(world, &uid, &vm).contains("no majority");
+        world.run_while_not(SOON, says);
+        assert_eq!(place(&world, &vm), None, "seed {seed}");
+        world.network.mend();
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_node_that_answers_again_before_it_is_over_loses_nothing() {
+    let mut world = world(5, 2);
+    let uid = running(&mut world, 2);
+    let (vm, node) = victim(&world);
+    cut_off(&mut world, &node);
+    world.run_for(Duration::from_millis(4_000));
+    world.network.mend();
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    world.run_for(SOON);
+    assert_eq!(place(&world, &vm), Some(node));
+    assert_eq!(told(&world, "FailedOver"), 0);
+    assert_eq!(said_of(&world, &uid, &vm), "", "nothing is left in the status");
 }
 
 #[test]

@@ -375,6 +375,7 @@ async fn what_repeats_is_counted_in_one_event(world: &Real) {
         warning: true,
         reason: "HypervisorDown",
         message: "libvirt does not answer".to_owned(),
+        failover: None,
     }));
     let node = VeName::new("default", "repeater");
     eventually("the node's event", async || (world.events(&node).await.len() == 1).then_some(()))

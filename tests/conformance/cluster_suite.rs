@@ -9,9 +9,11 @@ use discovery::agent::ports::{Cluster, PeerIdentity, PeerNews, Stranger};
 use discovery::engine::effect::ClusterAction;
 use discovery::engine::id::{NodeName, VeName, VeUid, VmId};
 use discovery::engine::input::{ClusterInput, Input, NodeDeclared, VeDeclared};
+use discovery::engine::lease::tenant::Protection;
 use discovery::engine::replica::{DiskId, Replica};
 use discovery::engine::report::{
-    About, Condition, Happening, NodeReport, Phase, VeReport, VmPhase, VmReport,
+    About, Condition, Happening, LeaseReport, LeaseState, NodeReport, Phase, VeReport, VmPhase,
+    VmReport,
 };
 use discovery::engine::spec::Resources;
 use tokio::sync::mpsc::Receiver;
@@ -162,7 +164,7 @@ impl<P: Cluster> Agent<P> {
     pub fn happened(&self, ve: &VeDeclared, warning: bool, reason: &'static str, message: &str) {
         let about = About::Ve { uid: ve.uid.clone(), name: ve.name.clone() };
         let message = message.to_owned();
-        let happening = Happening { about, warning, reason, message };
+        let happening = Happening { about, warning, reason, message, failover: None };
         self.port.submit(ClusterAction::Happened(happening));
     }
 }
@@ -233,6 +235,8 @@ pub fn node_report(vms: u32) -> NodeReport {
         running: vms,
         schedulable: true,
         leaving: None,
+        lease: LeaseReport { state: LeaseState::Unguarded, epoch: 1, guardians: Vec::new() },
+        protection: Protection::None("failover is off".into()),
         peers: 0,
         gateway: false,
         coordinate: [0.0; 4],

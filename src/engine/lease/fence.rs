@@ -17,6 +17,22 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A proof is kept for this long after it was last wanted: more handlers may come to want it.
 const KEPT_FOR: Duration = Duration::from_secs(600);
 
+/// Who does not answer for so long, asked each second, does not answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// How far the proof is that a silent node's lease is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nobody guards it: there is no proof.
+    Unguarded,
+    /// Its guardians are asked.
+    Asked,
+    /// A majority of them has promised: it is over at that moment, unless the node is heard before by those that have not.
+    Ends(Instant),
+    /// These do not answer, and the others are no majority.
+    NoMajority(Vec<NodeName>),
+}
+
 #[derive(Debug)]
 struct Asked {
     lease: Lease,
@@ -25,6 +41,8 @@ struct Asked {
     fenced: BTreeSet<Replica>,
     /// When those that have promised say that it will be over.
     promised: BTreeMap<Replica, Instant>,
+    /// When each answered last.
+    heard: BTreeMap<Replica, Instant>,
     ask_at: Instant,
 }
 
@@ -53,19 +71,33 @@ impl Fences {
             wanted_at: now,
             fenced: BTreeSet::new(),
             promised: BTreeMap::new(),
+            heard: BTreeMap::new(),
             ask_at: now,
         });
         asked.wanted_at = now;
         asked.is_proven()
     }
 
-    /// Since when its guardians are asked about a lease, and when it is over at the latest, once a majority has promised.
+    /// How far the proof is that a lease is over.
     #[must_use]
-    pub fn progress(&self, lease: &Lease) -> Option<(Instant, Option<Instant>)> {
-        let asked = self.asked.get(&(lease.holder.clone(), lease.epoch))?;
+    pub fn progress(&self, lease: &Lease, now: Instant) -> Progress {
+        if !lease.is_guarded() {
+            return Progress::Unguarded;
+        }
+        let Some(asked) = self.asked.get(&(lease.holder.clone(), lease.epoch)) else {
+            return Progress::Asked;
+        };
+        let answers = |guardian: &Replica| {
+            let heard = asked.heard.get(guardian);
+            heard.is_some_and(|heard| now.since(*heard) < ANSWERS_WITHIN)
+        };
+        if now.since(asked.since) >= ANSWERS_WITHIN && !is_majority(&lease.guardians, answers) {
+            let silent = lease.guardians.iter().filter(|guardian| !answers(guardian));
+            return Progress::NoMajority(silent.map(|guardian| guardian.node.clone()).collect());
+        }
         let mut ends: Vec<Instant> = asked.promised.values().copied().collect();
         ends.sort();
-        Some((asked.since, ends.get(lease.guardians.len() / 2).copied()))
+        ends.get(lease.guardians.len() / 2).map_or(Progress::Asked, |end| Progress::Ends(*end))
     }
 
     /// A node is heard again: what is not proven need not be asked any longer.
@@ -104,6 +136,7 @@ impl Fences {
         if !asked.lease.guardians.contains(&guardian) || asked.is_proven() {
             return false;
         }
+        asked.heard.insert(guardian.clone(), now);
         match message.said {
             Said::Fenced => {
                 asked.fenced.insert(guardian.clone());

@@ -19,6 +19,7 @@ use crate::engine::id::NodeName;
 use crate::engine::lrt::Permit;
 use crate::engine::record::Kept;
 use crate::engine::replica::{Replica, is_majority};
+use crate::engine::report::{LeaseReport, LeaseState};
 use crate::engine::time::Instant;
 use crate::engine::wire::Message;
 
@@ -231,6 +232,19 @@ impl Tenant {
             (Some(Some(_)), _) => Protection::Watchdog,
             (Some(None), _) => Protection::Guard,
         }
+    }
+
+    /// The newest lease, for people.
+    #[must_use]
+    pub fn report(&self, now: Instant) -> LeaseReport {
+        let state = match self.until() {
+            None => LeaseState::Unguarded,
+            Some(until) if until > now => LeaseState::Held,
+            Some(_) => LeaseState::Lapsed,
+        };
+        let guardians = self.held.last().map(|held| held.guardians.as_slice()).unwrap_or_default();
+        let guardians = guardians.iter().map(|guardian| guardian.node.clone()).collect();
+        LeaseReport { state, epoch: self.newest, guardians }
     }
 
     /// Whether [`Tenant::wake`] has something to do.

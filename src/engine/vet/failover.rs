@@ -9,9 +9,8 @@ use crate::engine::context::Context;
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::lease::Lease;
 use crate::engine::record::{MoveStep, VeRecord};
-use crate::engine::report::MoveProgress;
+use crate::engine::report::{Failover, FailoverStep, MoveProgress};
 use crate::engine::spec::MemberSpec;
-use crate::engine::time::Instant;
 
 impl Veh {
     /// A node says which lease its VMs are to be bound to: it holds it, and whatever they were bound to before it holds too,
@@ -56,11 +55,12 @@ impl Veh {
             .filter(|(node, lease)| gone(node, lease))
             .map(|(node, lease)| (node.clone(), lease.clone()))
             .collect();
-        for (node, lease) in gone {
-            if rooms.fences.is_over(&lease, ctx.now) {
-                self.take_over_from(&node, rooms, ctx);
-            }
+        let (over, silent): (Vec<_>, Vec<_>) =
+            gone.into_iter().partition(|(_, lease)| rooms.fences.is_over(lease, ctx.now));
+        for (node, _) in &over {
+            self.take_over_from(node, rooms, ctx);
         }
+        self.note_silent(&silent, rooms, ctx);
     }
 
     fn take_over_from(&mut self, node: &NodeName, rooms: &mut Rooms<'_>, ctx: &mut Context) {
@@ -77,7 +77,10 @@ impl Veh {
                 status::count(names.len()),
                 status::some(&names)
             );
-            ctx.happened((&self.ve, &name), true, "FailedOver", message);
+            let told = |vm: &String| (format!("{}/{vm}", name.namespace), node.clone());
+            let step = FailoverStep::Proven;
+            let failover = Failover { step, vms: names.iter().map(told).collect() };
+            ctx.happened_in((&self.ve, &name), true, "FailedOver", message, Some(failover));
         }
         if !stay.is_empty() {
             let message = format!(
@@ -86,6 +89,7 @@ impl Veh {
             );
             ctx.happened((&self.ve, &name), true, "WaitsForDisks", message);
         }
+        self.note_lost(node, &go, ctx.now);
         rooms.registers.change(&self.ve, |record| {
             record.leases.remove(node);
             record.placements.retain(|id, _| !go.contains(id));
@@ -132,17 +136,6 @@ impl Veh {
             (_, false, false) => None,
         }
     }
-
-    /// Since when a node is silent, and when its VMs run elsewhere at the latest, for people.
-    #[must_use]
-    pub fn silence(
-        &self,
-        record: &VeRecord,
-        node: &NodeName,
-        rooms: &Rooms<'_>,
-    ) -> Option<(Instant, Option<Instant>)> {
-        rooms.fences.progress(record.leases.get(node)?)
-    }
 }
 
 /// Whether a node may hold something of an environment.
@@ -155,7 +148,7 @@ fn is_used(record: &VeRecord, node: &NodeName) -> bool {
 }
 
 /// A VM with a disk that was made empty has what is on it nowhere else: it waits for its node, and is not started without.
-fn stays_with_its_disks(record: &VeRecord, id: &VmId) -> bool {
+pub(super) fn stays_with_its_disks(record: &VeRecord, id: &VmId) -> bool {
     let mut members = record.declared.spec.members.iter();
     let member: Option<&MemberSpec> = members.find(|member| member.name == id.member);
     member.is_some_and(|member| member.disks.iter().any(|disk| disk.image.is_none()))

@@ -5,13 +5,14 @@
 //!                                                           │
 //!   register/: the record, on a majority of disks  <────  veh.rs: one VEH per environment
 //!                  keepers.rs: who keeps it                 │ place (lrt), Order ──> nodes
-//!                                          failover.rs: ...│ what was on a node that is gone
+//!                         failover.rs, losses.rs: ...      │ what was on a node that is gone
 //!   status.rs: what people read  <────────── Observed ──────┘
 //! ```
 
 mod failover;
 pub mod gateway;
 mod keepers;
+mod losses;
 mod moves;
 pub mod register;
 pub mod status;

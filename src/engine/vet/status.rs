@@ -1,7 +1,8 @@
 //! What people read of a virtual environment, from its record and from what the nodes say.
 
+use super::failover::stays_with_its_disks;
 use super::veh::{Veh, Wait};
-use crate::engine::id::NodeName;
+use crate::engine::id::{NodeName, VmId};
 use crate::engine::record::VeRecord;
 use crate::engine::report::{Condition, Phase, VeReport, VmPhase, VmReport};
 use crate::engine::spec::VeState;
@@ -81,7 +82,7 @@ fn vms(record: &VeRecord, veh: &Veh, is_live: &dyn Fn(&NodeName) -> bool) -> Vec
             let (phase, reason) = match (&node, seen) {
                 (None, _) => (VmPhase::Waiting, None),
                 (Some(node), _) if !is_live(node) => {
-                    (VmPhase::Unknown, Some(format!("node {node} is silent")))
+                    (VmPhase::Unknown, Some(why_unknown(record, veh, node, &id)))
                 }
                 (Some(_), None) => (VmPhase::Starting, None),
                 // Its progress is on the node's page: here it would be a write a second.
@@ -99,6 +100,14 @@ fn vms(record: &VeRecord, veh: &Veh, is_live: &dyn Fn(&NodeName) -> bool) -> Vec
         .collect();
     vms.sort_by(|a, b| a.id.cmp(&b.id));
     vms
+}
+
+fn why_unknown(record: &VeRecord, veh: &Veh, node: &NodeName, id: &VmId) -> String {
+    if stays_with_its_disks(record, id) {
+        return format!("node {node} is silent, and the only copy of its disks is there");
+    }
+    let words = veh.losses.words(node).map(str::to_owned);
+    words.unwrap_or_else(|| format!("node {node} is silent"))
 }
 
 fn deleting(record: &VeRecord, is_live: &dyn Fn(&NodeName) -> bool) -> Words {
@@ -228,6 +237,9 @@ fn waiting(veh: &Veh, phase: Phase, placing: bool, making: Option<String>) -> Wo
             ("CannotBePlaced", text, true)
         }
         Some(Wait::Contended(why)) => ("Placing", why.clone(), false),
+        None if veh.losses.has_lost() => {
+            ("FailingOver", "its node is lost: is placed anew".to_owned(), true)
+        }
         None if placing => ("Placing", "looks for nodes".to_owned(), false),
         None => ("Placing", "is about to be placed".to_owned(), false),
     };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::keepers::Keepers;
+use super::losses::Losses;
 use super::moves::{self, Moves};
 use super::register::Registers;
 use super::register::ballot::ReplicaSet;
@@ -21,7 +22,7 @@ use crate::engine::lrt::procedure::{Aim, Ended, Leases, Request};
 use crate::engine::lrt::solver::{Place, Problem};
 use crate::engine::record::{Placement, VeRecord};
 use crate::engine::replica::DiskId;
-use crate::engine::report::{VeReport, VmObserved, VmPhase};
+use crate::engine::report::{FailoverStep, VeReport, VmObserved, VmPhase};
 use crate::engine::spec::{MemberSpec, Resources, Terms, VeState, VmDefinition};
 use crate::engine::time::Instant;
 use crate::engine::wire::{Message, Order, OrderedVm};
@@ -67,6 +68,8 @@ pub struct Veh {
     pub(super) moves: Moves,
     /// Who keeps the record.
     pub(super) keepers: Keepers,
+    /// Silent nodes, and VMs of lost ones.
+    pub(super) losses: Losses,
     /// Nothing has been done since the agent started: a record from disk may ask for something.
     fresh: bool,
     reported: Option<VeReport>,
@@ -184,6 +187,7 @@ impl Veh {
             contentions: 0,
             moves: Moves::default(),
             keepers: Keepers::default(),
+            losses: Losses::default(),
             fresh: true,
             reported: None,
             again: false,
@@ -240,8 +244,9 @@ impl Veh {
         }
         let repeats = self.sent.values().filter(|sent| !sent.confirmed).map(|sent| sent.repeat_at);
         let moves = self.moves.next_wakeup();
-        let keepers = self.keepers.next_wakeup();
-        repeats.chain(self.wait.as_ref().map(|(_, at)| *at)).chain(moves).chain(keepers).min()
+        let others = moves.into_iter().chain(self.keepers.next_wakeup());
+        let others = others.chain(self.losses.next_wakeup());
+        repeats.chain(self.wait.as_ref().map(|(_, at)| *at)).chain(others).min()
     }
 
     /// Room may have appeared: a wait for room ends at `at`, a moment from now.
@@ -295,6 +300,7 @@ impl Veh {
         let in_doubt = vms.iter().any(|vm| vm.promised);
         let empty = vms.is_empty();
         self.observed.insert(from.clone(), (order, vms));
+        self.note_recovered(from, rooms, ctx);
         if !empty {
             rooms.registers.change(&self.ve, |record| owe(record, from));
         }
@@ -434,7 +440,8 @@ impl Veh {
                 assignment.iter().map(|(id, node)| format!("{} on {node}", name.vm(id))).collect();
             let message =
                 format!("placed {}: {}", status::count(places.len()), status::some(&places));
-            ctx.happened((&self.ve, &name), false, "Placed", message);
+            let failover = self.losses.step(FailoverStep::Placed, &name, assignment.keys());
+            ctx.happened_in((&self.ve, &name), false, "Placed", message, failover);
         }
     }
 
@@ -566,23 +573,44 @@ impl Veh {
         if record.placements.values().any(|placement| placement.moving.is_some()) {
             return None;
         }
-        for (id, placement) in record.placements.iter().filter(|(_, p)| p.active) {
+        let target = |id: &VmId| record.revisions.get(id.member.as_str()).copied().unwrap_or(0);
+        let mut active = record.placements.iter().filter(|(_, placement)| placement.active);
+        let begun = active.clone().find(|(id, placement)| {
+            let seen = self.observed(&placement.node, id);
+            self.may_restart(&placement.node, id, target(id))
+                && seen.is_some_and(|seen| seen.revision != target(id))
+        });
+        if let Some((id, _)) = begun {
+            return Some(id.clone());
+        }
+        if !active.clone().all(|(_, p)| self.is_up_to_date(&p.node) || !rooms.is_live(&p.node)) {
+            // What its node was told before may let a VM restart still.
+            return None;
+        }
+        active.try_for_each(|(id, placement)| {
             let seen = self.observed(&placement.node, id)?;
-            let target = record.revisions.get(id.member.as_str()).copied().unwrap_or(0);
-            let accepted = seen.accepted == target;
-            if !accepted && rooms.is_live(&placement.node) {
-                // What its node was told before may let it restart still.
-                return None;
-            }
-            let lags = seen.revision != target && accepted;
-            let moving = !matches!(seen.phase, VmPhase::Running | VmPhase::Completed);
+            let lags = seen.revision != target(id) && seen.accepted == target(id);
             if lags && first.is_none() {
                 first = Some(id.clone());
-            } else if moving {
-                return None;
+                return Some(());
             }
-        }
+            matches!(seen.phase, VmPhase::Running | VmPhase::Completed).then_some(())
+        })?;
         first
+    }
+
+    /// Whether a node was told that it may restart a VM to follow this revision.
+    fn may_restart(&self, node: &NodeName, id: &VmId, revision: i64) -> bool {
+        let vms = self.sent.get(node).map(|sent| sent.vms.as_slice()).unwrap_or_default();
+        vms.iter().any(|vm| {
+            vm.may_restart && vm.definition.id == *id && vm.definition.revision == revision
+        })
+    }
+
+    /// Whether what a node last said was said under the newest order.
+    fn is_up_to_date(&self, node: &NodeName) -> bool {
+        let heard = self.observed.get(node).map_or(0, |(order, _)| *order);
+        self.sent.get(node).is_none_or(|sent| heard >= sent.order)
     }
 
     /// Deleted, and every node has confirmed that nothing is left: the end.

@@ -23,6 +23,8 @@ use crate::engine::wire::Message;
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
 /// Longest pause between repetitions.
 const REPEAT_MAX: Duration = Duration::from_secs(5);
+/// Repetitions after which people are told that a majority is silent.
+const SILENT_AFTER: u32 = 6;
 /// Most things that wait for one change to be chosen; an order that is due is repeated anyway.
 const MOST_HELD: usize = 1024;
 
@@ -240,10 +242,36 @@ impl Proposer {
                 (to, Said::Propose { ballot, record: Box::new(flight.record.clone()) })
             }
         };
+        if self.tries == SILENT_AFTER && !self.is_settled() {
+            self.tell_silent(&to, ctx);
+        }
         for Replica { node, disk } in to {
             let (ve, said) = (self.ve.clone(), said.clone());
             ctx.send(&node, Message::Register(Box::new(RegisterMessage { ve, disk, said })));
         }
+    }
+
+    /// A majority has not answered for some ten seconds.
+    fn tell_silent(&self, silent: &[Replica], ctx: &mut Context) {
+        let (record, set) = match &self.stage {
+            Stage::Asking { set, promises } => {
+                (promises.values().flatten().next().map(|(_, record)| record), set)
+            }
+            Stage::Leading(lead) => (Some(&lead.record), &lead.base),
+        };
+        let Some(record) = record else { return };
+        let names = |replicas: &mut dyn Iterator<Item = &Replica>| {
+            replicas.map(|replica| replica.node.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        let message = format!(
+            "{} do not answer {}: nothing of this environment is changed without a majority of {}, which keep its record; VMs \
+             that run go on",
+            names(&mut silent.iter()),
+            ctx.node,
+            names(&mut set.voices())
+        );
+        let name = record.declared.name.clone();
+        ctx.happened((&self.ve, &name), true, "NoMajority", message);
     }
 
     /// A keeper has promised. `first` is the value of a register that nobody has written yet.
