@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bugs::{Bug, has};
 use super::time::Instant;
 
 /// How long this node's VMs may run. Replaces what was said before; of two deadlines of one lease the later one counts.
@@ -21,6 +22,11 @@ impl Allowance {
     /// late takes nothing away.
     #[must_use]
     pub fn after(held: Option<&Self>, said: &Self) -> Self {
+        if let Some(Self { until: Some(held), .. }) = held
+            && has(Bug::GuardKeepsLatest)
+        {
+            return Self { lease: said.lease, until: said.until.map(|until| until.max(*held)) };
+        }
         match held {
             Some(Self { lease, until: Some(held) }) if *lease == said.lease => {
                 Self { lease: *lease, until: said.until.map(|until| until.max(*held)) }

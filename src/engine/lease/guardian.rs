@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Times;
 use super::message::Said;
+use crate::engine::bugs::{Bug, has};
 use crate::engine::replica::Replica;
 use crate::engine::time::Instant;
 
@@ -64,7 +65,8 @@ impl Guardian {
     }
 
     fn last(&self, holder: &Replica, epoch: u64) -> Instant {
-        self.acknowledged.get(&(holder.clone(), epoch)).copied().unwrap_or(self.began)
+        let unknown = if has(Bug::RestartIsSilence) { Instant::ZERO } else { self.began };
+        self.acknowledged.get(&(holder.clone(), epoch)).copied().unwrap_or(unknown)
     }
 
     /// A holder renews: the answer, and the ward if it must be written before it is given.
@@ -90,7 +92,9 @@ impl Guardian {
             return (Said::Dead, news.then(|| ward.clone()));
         }
         match ward.epochs.get(&epoch) {
-            Some(guarded) if guarded.fenced => (Said::Dead, news.then(|| ward.clone())),
+            Some(guarded) if guarded.fenced && !has(Bug::FencedRenewed) => {
+                (Said::Dead, news.then(|| ward.clone()))
+            }
             // Other times than were agreed would be another lease.
             Some(guarded) if guarded.times != times => (Said::Dead, news.then(|| ward.clone())),
             None if ward.epochs.len() >= MOST_EPOCHS => (Said::Dead, news.then(|| ward.clone())),
@@ -127,8 +131,10 @@ impl Guardian {
         }
         let news = !guarded.fenced;
         guarded.fenced = true;
-        let left = guarded.times.until_fenced().saturating_sub(silent);
+        let wait =
+            if has(Bug::FencedAtOnce) { guarded.times.lease } else { guarded.times.until_fenced() };
+        let left = wait.saturating_sub(silent);
         let said = if left.is_zero() { Said::Fenced } else { Said::Fencing(left) };
-        (said, news.then(|| ward.clone()))
+        (said, (news && !has(Bug::PromiseUnwritten)).then(|| ward.clone()))
     }
 }

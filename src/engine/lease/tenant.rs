@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::{LeaseMessage, Said};
 use super::{Lease, MAX_GUARDIANS, Times};
+use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::guard::{Allowance, GuardInput};
 use crate::engine::id::NodeName;
@@ -63,7 +64,8 @@ impl Held {
         sent.sort();
         sent.reverse();
         // The majority's oldest answer.
-        let decisive = sent.get(self.guardians.len() / 2).copied().flatten();
+        let decisive = if has(Bug::OneRenews) { 0 } else { self.guardians.len() / 2 };
+        let decisive = sent.get(decisive).copied().flatten();
         Some(decisive.map_or(Instant::ZERO, |sent| sent + times.lease))
     }
 
@@ -148,6 +150,9 @@ impl Tenant {
     /// VMs that are bound to this epoch may be started now.
     #[must_use]
     pub fn may_start(&self, epoch: u64, now: Instant) -> bool {
+        if has(Bug::DeadEpochStarts) {
+            return true;
+        }
         if self.ending || !self.holds(epoch) {
             return false;
         }
@@ -300,6 +305,7 @@ impl Tenant {
         let Some(held) = held.filter(|held| held.guardians.contains(&guardian)) else { return };
         match message.said {
             Said::Renewed { sent } if sent <= ctx.now => {
+                let sent = if has(Bug::LeaseFromAnswer) { ctx.now } else { sent };
                 let newest = held.answered.entry(guardian).or_insert(sent);
                 *newest = sent.max(*newest);
             }
@@ -343,7 +349,11 @@ impl Tenant {
             }
             GuardInput::Armed(allowance) => self.armed = Some(allowance.clone()),
             // What is being started was allowed by a lease that is lost: it must not come to run under the next one.
-            GuardInput::Lapsed { .. } if self.ending && starting => self.end_again = true,
+            GuardInput::Lapsed { .. }
+                if self.ending && starting && !has(Bug::StartsOutliveLease) =>
+            {
+                self.end_again = true;
+            }
             GuardInput::Lapsed { .. } if self.ending => {
                 // Everything has ended: a new life of the node.
                 self.ending = false;
