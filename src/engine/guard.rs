@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bugs::{Bug, has};
 use super::replica::DiskId;
 use super::time::Instant;
 
@@ -35,6 +36,12 @@ impl Allowance {
     /// absence ends with that. A word of an earlier life that arrives late is none.
     #[must_use]
     pub fn after(held: Option<&Self>, said: &Self) -> Self {
+        if let Some(Self { until: Some(held), .. }) = held
+            && has(Bug::GuardKeepsLatest)
+        {
+            let until = said.until.map(|until| until.max(*held));
+            return Self { until, ..said.clone() };
+        }
         match held {
             Some(held) if held.by.disk == said.by.disk && held.by.life > said.by.life => {
                 held.clone()

@@ -12,6 +12,7 @@
 //! effects, on a node and in the simulator.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod bugs;
 pub mod constraint;
 pub mod context;
 pub mod dnt;

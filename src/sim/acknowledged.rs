@@ -6,7 +6,7 @@ use super::world::World;
 use crate::engine::id::{NodeName, VeUid};
 use crate::engine::invariants::Broken;
 use crate::engine::record::{Kept, RecordKey};
-use crate::engine::replica::Replica;
+use crate::engine::replica::{Replica, is_majority};
 use crate::engine::vet::register::acceptor::Acceptor;
 use crate::engine::vet::register::ballot::ReplicaSet;
 
@@ -33,6 +33,12 @@ impl Acknowledged {
     pub fn is_lost(&self, ve: &VeUid) -> bool {
         self.lost.contains(ve)
     }
+}
+
+/// Whether these replicas decide, by the checker's own reckoning: a majority of the set, and of the one that it replaces.
+fn decides(set: &ReplicaSet, by: &BTreeSet<Replica>) -> bool {
+    let majority = |of: &[Replica]| is_majority(of, |replica| by.contains(replica));
+    majority(&set.members) && (set.leaving.is_empty() || majority(&set.leaving))
 }
 
 impl World {
@@ -98,7 +104,7 @@ impl World {
         };
         let ignorant = keepers.iter().filter(|(_, kept)| !knows(kept));
         let ignorant: BTreeSet<Replica> = ignorant.map(|(replica, _)| replica.clone()).collect();
-        let (kept, forgotten) = (set.is_decided_by(&there), set.is_decided_by(&ignorant));
+        let (kept, forgotten) = (decides(&set, &there), decides(&set, &ignorant));
         self.acknowledged.sets.insert(ve.clone(), set.clone());
         if !kept && !set.members.is_empty() {
             self.acknowledged.lost.insert(ve.clone());

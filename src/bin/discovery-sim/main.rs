@@ -1,6 +1,8 @@
 //! The simulator's command line.
 
 mod arrivals;
+#[cfg(feature = "deliberate-bugs")]
+mod bugs;
 mod compare;
 mod data_centre;
 mod fuzz;
@@ -46,6 +48,9 @@ enum Command {
     /// On a break: the seed, the few steps that it takes, what people were told, and with --picture a picture. Exits with 1 then.
     #[command(after_long_help = options::FAULTS)]
     Fuzz(Box<options::Fuzz>),
+    /// Puts deliberate bugs into the engine, one at a time, and tells which seed of `fuzz` finds each.
+    #[cfg(feature = "deliberate-bugs")]
+    Bugs(options::Bugs),
     /// Shows what agents would decide next, from what they believe now.
     ///
     /// Reads what `/debug/engine` of each node's agent serves, one file for each node, and runs the agents' policy on these nodes
@@ -67,6 +72,8 @@ fn main() -> ExitCode {
             _ => compare::run(&options),
         },
         Command::Fuzz(options) => fuzz::run(&options),
+        #[cfg(feature = "deliberate-bugs")]
+        Command::Bugs(options) => bugs::run(&options),
         Command::Compare(options) => compare::compare(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Plans(options) => plans::run(&options),

@@ -122,6 +122,21 @@ pub struct Fuzz {
     pub no_wall: bool,
 }
 
+/// `bugs`.
+#[cfg(feature = "deliberate-bugs")]
+#[derive(Args)]
+pub struct Bugs {
+    /// Seeds that each may take, `A..B` (B excluded).
+    #[arg(long, env = "DISCOVERY_SIM_SEEDS", default_value = "0..1000", value_parser = seeds)]
+    pub seeds: Range<u64>,
+    /// Only these, by their words, with commas between.
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Bugs that are tried at the same time. Default: as many as there are processors.
+    #[arg(long, env = "DISCOVERY_SIM_THREADS")]
+    pub threads: Option<usize>,
+}
+
 /// Kinds of faults.
 #[derive(Clone)]
 pub struct Kinds(pub Vec<FaultKind>);

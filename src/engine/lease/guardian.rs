@@ -1,11 +1,13 @@
 //! What this node guards for others.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::message::Said;
 use super::{Absence, LONGEST_ABSENCE, Times};
+use crate::engine::bugs::{Bug, has};
 use crate::engine::replica::Replica;
 use crate::engine::time::Instant;
 
@@ -77,7 +79,8 @@ impl Guardian {
     }
 
     fn last(&self, holder: &Replica, epoch: u64) -> Instant {
-        self.acknowledged.get(&(holder.clone(), epoch)).copied().unwrap_or(self.began)
+        let unknown = if has(Bug::RestartIsSilence) { Instant::ZERO } else { self.began };
+        self.acknowledged.get(&(holder.clone(), epoch)).copied().unwrap_or(unknown)
     }
 
     /// A holder renews: the answer, and the ward if it must be written before it is given.
@@ -104,7 +107,9 @@ impl Guardian {
             return (Said::Dead, news.then(|| ward.clone()));
         }
         match ward.epochs.get(&epoch) {
-            Some(guarded) if guarded.fenced => (Said::Dead, news.then(|| ward.clone())),
+            Some(guarded) if guarded.fenced && !has(Bug::FencedRenewed) => {
+                (Said::Dead, news.then(|| ward.clone()))
+            }
             // Other times than were agreed would be another lease.
             Some(guarded) if guarded.times != times => (Said::Dead, news.then(|| ward.clone())),
             None if ward.epochs.len() >= MOST_EPOCHS => (Said::Dead, news.then(|| ward.clone())),
@@ -157,17 +162,16 @@ impl Guardian {
         }
         let news = !guarded.fenced;
         guarded.fenced = true;
+        let beyond = if has(Bug::FencedAtOnce) { Duration::ZERO } else { beyond };
         let end = (last + guarded.times.lease).max(away) + beyond;
         let left = end.since(now);
         let said = if left.is_zero() { Said::Fenced } else { Said::Fencing(left) };
-        (said, news.then(|| ward.clone()))
+        (said, (news && !has(Bug::PromiseUnwritten)).then(|| ward.clone()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::engine::id::NodeName;
     use crate::engine::replica::DiskId;

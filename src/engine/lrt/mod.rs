@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bugs::{Bug, has};
 use super::context::Context;
 use super::host::{DomainSeen, HostInfo};
 use super::id::{NodeName, ProcedureId, VeUid, VmId};
@@ -425,7 +426,7 @@ impl Lrt {
 
     /// Does what is due. Returns how this agent's procedure ended, if it did.
     pub fn wake(&mut self, ctx: &mut Context) -> Option<(Request, Ended)> {
-        if self.lock.as_ref().is_some_and(|lock| lock.until <= ctx.now) {
+        if self.lock.as_ref().is_some_and(|lock| lock.until <= ctx.now && !has(Bug::LockForEver)) {
             self.lock = None;
         }
         if self.tell_at <= ctx.now {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::NodeOffer;
 use super::solver::{self, Assignment, Goal, Problem};
+use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
 use crate::engine::lease::Lease;
@@ -318,6 +319,10 @@ impl Procedure {
         }
         match result {
             Ok(lease) => leases.insert(from.clone(), lease),
+            Err(_) if has(Bug::HalfPlaced) => {
+                assignment.retain(|_, node| node != from);
+                None
+            }
             Err(why) => {
                 return Some(Ended::Contended(format!("{from} no longer has the room: {why}")));
             }

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::vmh::{Vmh, What};
+use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::effect::{Action, HypervisorCommand, Migration};
 use crate::engine::host::{DomainState, Failure, FailureKind};
@@ -56,7 +57,8 @@ impl Vmh {
     /// It is being sent away, or nobody knows yet whether it was: nothing is done with its domain.
     #[must_use]
     pub fn in_transit(&self) -> bool {
-        matches!(self.record.transit, Transit::Leaving { .. } | Transit::Halted)
+        let sent = !has(Bug::LeavingRestarts) || self.moved == MoveProgress::Open;
+        sent && matches!(self.record.transit, Transit::Leaving { .. } | Transit::Halted)
     }
 
     /// Its migration is under way on this node.

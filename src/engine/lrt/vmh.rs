@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use super::transit::MigrationLimits;
+use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::effect::{Action, HypervisorCommand};
 use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, StopCause};
@@ -147,6 +148,10 @@ impl Vmh {
             VmGoal::Arrive => {
                 let arrived =
                     self.domain.as_ref().is_some_and(|d| d.epoch == self.record.definition.epoch);
+                if arrived && has(Bug::ArrivedRuns) {
+                    let paused = state == Some(DomainState::Paused);
+                    return paused.then_some(What::Resume);
+                }
                 (self.moved != MoveProgress::Ready && !arrived).then_some(What::Expect)
             }
             VmGoal::Run if self.in_transit() => {

@@ -5,6 +5,7 @@
 use super::moves::{self, Next};
 use super::status;
 use super::veh::{Rooms, Veh};
+use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::lease::Lease;
@@ -21,6 +22,7 @@ impl Veh {
         let news = match record.leases.get(node) {
             None => is_used(record, node),
             Some(old) if old.holder == lease.holder => lease.epoch > old.epoch,
+            Some(_) if has(Bug::OtherDiskVouches) => disk == Some(lease.holder.disk),
             // Another disk knows nothing of what the former one let run: only where nobody could take it over is its word
             // enough.
             Some(old) => !old.is_guarded() && disk == Some(lease.holder.disk),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::veh::{self, Rooms, Veh, definition, owe, problem};
+use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::host::DomainState;
 use crate::engine::id::{NodeName, VmId};
@@ -180,6 +181,12 @@ impl Veh {
             Some(seen) => (&seen.moved, seen.transit == part_of_source(placement)),
             None => (&MoveProgress::Open, false),
         };
+        if has(Bug::MoveWithoutProof)
+            && moving.step == MoveStep::Going
+            && !rooms.is_live(&placement.node)
+        {
+            return Some(Next::Arrived);
+        }
         match moving.step {
             MoveStep::Preparing => match target.map(|seen| &seen.moved) {
                 _ if !wanted => Some(Next::Over("called off".into())),
@@ -195,6 +202,9 @@ impl Veh {
                 MoveProgress::NotHere if target.is_some_and(has_it) => Some(Next::Arrived),
                 // A handler that has just begun has not heard the target yet.
                 MoveProgress::NotHere if !self.has_confirmed(&moving.to) => None,
+                MoveProgress::Stayed(why) if has(Bug::TargetUnasked) => {
+                    Some(Next::Over(why.clone()))
+                }
                 MoveProgress::NotHere | MoveProgress::Stayed(_) => {
                     Some(Next::Step(MoveStep::Clearing))
                 }

@@ -10,6 +10,7 @@ use super::moves::{self, Moves};
 use super::register::Registers;
 use super::register::ballot::ReplicaSet;
 use super::status;
+use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::dnt::Dnt;
 use crate::engine::effect::ClusterAction;
@@ -616,7 +617,8 @@ impl Veh {
     /// Deleted, and every node has confirmed that nothing is left: the end.
     fn bury(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
         let Some(record) = rooms.registers.read(&self.ve) else { return };
-        if !record.declared.deleting || !record.owing.is_empty() {
+        let owed = !record.owing.is_empty() && !has(Bug::BuriedAlive);
+        if !record.declared.deleting || owed {
             return;
         }
         let (name, gone) = (record.declared.name.clone(), record.declared.gone);

@@ -102,14 +102,18 @@ pub fn draw(seed: u64, shape: &Shape) -> Vec<Step> {
     }
     let kinds: Vec<FaultKind> =
         shape.kinds.iter().copied().filter(|kind| *kind != FaultKind::Migration).collect();
-    let mut last = BEGIN;
+    let (mut last, mut there) = (BEGIN, node(&mut rng));
     for _ in 0..if kinds.is_empty() { 0 } else { shape.faults } {
-        // What goes wrong goes wrong together.
+        // What goes wrong goes wrong together, and often at one place.
         let soon = last + Duration::from_millis(rng.random_range(0..3_000));
-        last = if rng.random_bool(0.4) { soon } else { within(1.0, &mut rng) };
+        let together = rng.random_bool(0.5);
+        last = if together { soon } else { within(1.0, &mut rng) };
+        if !(together && rng.random_bool(0.6)) {
+            there = node(&mut rng);
+        }
         let kind = kinds[rng.random_range(0..kinds.len())];
         let lasts = duration(kind, &mut rng);
-        add(last, What::Fault(kind, node(&mut rng), lasts), &mut rng);
+        add(last, What::Fault(kind, there.clone(), lasts), &mut rng);
     }
     steps.sort_by_key(|step| step.at);
     steps

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ballot::Ballot;
 use super::message::Said;
+use crate::engine::bugs::{Bug, has};
 use crate::engine::id::VeUid;
 use crate::engine::record::VeRecord;
 
@@ -35,7 +36,8 @@ impl Acceptor {
         // Asked twice, the second time perhaps after it has proposed already: nobody else's turn has come.
         let news = ballot > self.promised;
         self.promised = ballot.clone().max(self.promised.clone());
-        let accepted = self.accepted.clone().map(Box::new);
+        let taken = self.accepted.clone().filter(|_| !has(Bug::ValueForgotten));
+        let accepted = taken.map(Box::new);
         (Said::Promise { ballot, accepted }, news)
     }
 
@@ -48,7 +50,7 @@ impl Acceptor {
             // Said twice, or overtaken by a later step of the same proposer, which has it in.
             return (Said::Accepted { ballot: newest.clone() }, false);
         }
-        if ballot < self.promised {
+        if ballot < self.promised && !has(Bug::OldBallotTaken) {
             return (Said::Refused { ballot, promised: self.promised.clone() }, false);
         }
         self.promised = ballot.clone();

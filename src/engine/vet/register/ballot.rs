@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::bugs::{Bug, has};
 use crate::engine::id::NodeName;
 use crate::engine::replica::{Replica, is_majority};
 
@@ -61,6 +62,9 @@ impl ReplicaSet {
     /// Whether these replicas decide.
     #[must_use]
     pub fn is_decided_by(&self, by: &BTreeSet<Replica>) -> bool {
+        if has(Bug::OneDecides) {
+            return !by.is_empty();
+        }
         let majority = |of: &[Replica]| is_majority(of, |replica| by.contains(replica));
         majority(&self.members) && (self.leaving.is_empty() || majority(&self.leaving))
     }
@@ -82,6 +86,9 @@ impl ReplicaSet {
         if self.leaving.is_empty() && self.members != members {
             self.epoch += 1;
             self.leaving = std::mem::replace(&mut self.members, members);
+            if has(Bug::SetJumps) {
+                self.leaving.clear();
+            }
         }
     }
 

@@ -25,12 +25,13 @@ use message::{RegisterMessage, Said};
 use proposer::{Progress, Proposer};
 
 use super::veh;
+use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::effect::Action;
 use crate::engine::id::{NodeName, VeUid};
 use crate::engine::input::VeDeclared;
 use crate::engine::record::{Kept, VeRecord};
-use crate::engine::replica::Replica;
+use crate::engine::replica::{DiskId, Replica};
 use crate::engine::time::Instant;
 use crate::engine::wire::Message;
 
@@ -258,14 +259,16 @@ impl Registers {
             {
                 None
             }
-            Said::Ask { .. } | Said::Propose { .. } if disk != self.own.disk => {
+            Said::Ask { .. } | Said::Propose { .. }
+                if disk != self.own.disk && !has(Bug::OtherDiskAnswers) =>
+            {
                 let said = Said::OtherDisk { meant: disk };
-                self.answer(from, ve, said, ctx);
+                self.answer(from, ve, (self.own.disk, said), ctx);
                 None
             }
             Said::Ask { ballot } => {
                 let said = self.keep(&ve, ctx, |kept| kept.ask(ballot));
-                self.answer(from, ve, said, ctx);
+                self.answer(from, ve, (disk, said), ctx);
                 None
             }
             Said::Propose { ballot, record } => {
@@ -274,7 +277,7 @@ impl Registers {
                     self.look_soon(ctx.now + HAND_OVER);
                 }
                 let said = self.keep(&ve, ctx, |kept| kept.propose(ballot, *record));
-                self.answer(from, ve, said, ctx);
+                self.answer(from, ve, (disk, said), ctx);
                 None
             }
             Said::Promise { ballot, accepted } => {
@@ -305,8 +308,8 @@ impl Registers {
         }
     }
 
-    fn answer(&self, to: &NodeName, ve: VeUid, said: Said, ctx: &mut Context) {
-        let disk = self.own.disk;
+    /// Answers as the keeper that was asked: the disk that is meant is this node's.
+    fn answer(&self, to: &NodeName, ve: VeUid, (disk, said): (DiskId, Said), ctx: &mut Context) {
         ctx.send(to, Message::Register(Box::new(RegisterMessage { ve, disk, said })));
     }
 
@@ -319,7 +322,7 @@ impl Registers {
     ) -> Said {
         let kept = self.kept.entry(ve.clone()).or_insert_with(|| Acceptor::new(ve.clone()));
         let (said, news) = answer(kept);
-        if news {
+        if news && !has(Bug::AckBeforeSync) {
             ctx.keep(Kept::Register(kept.clone()));
         }
         said

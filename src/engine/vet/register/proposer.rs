@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Held;
 use super::ballot::{Ballot, ReplicaSet};
 use super::message::{RegisterMessage, Said};
+use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, VeUid};
 use crate::engine::input::VeDeclared;
@@ -172,8 +173,9 @@ impl Proposer {
     pub fn release(&mut self) -> Vec<Held> {
         let Stage::Leading(lead) = &self.stage else { return Vec::new() };
         let chosen = lead.chosen;
-        let (out, held): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.held).into_iter().partition(|(version, _)| *version <= chosen);
+        let (out, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|(version, _)| *version <= chosen || has(Bug::NothingHeldBack));
         self.held = held;
         out.into_iter().map(|(_, held)| held).collect()
     }
@@ -303,7 +305,12 @@ impl Proposer {
             }
             return Progress::None;
         }
-        let newest = promises.values().flatten().max_by(|a, b| a.0.cmp(&b.0));
+        let all = || promises.values().flatten();
+        let newest = if has(Bug::OldestWins) {
+            all().min_by(|a, b| a.0.cmp(&b.0))
+        } else {
+            all().max_by(|a, b| a.0.cmp(&b.0))
+        };
         let record = newest.map(|(_, record)| record.clone()).or_else(|| first(set));
         let Some(record) = record else { return Progress::None };
         let base = record.set.clone();
