@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use discovery_lab::{Lab, Loss, Measurement, Sample};
+use discovery_lab::{Loss, Measurement, Sample};
 
-use crate::world::{SYSTEM, World};
+use crate::world::World;
 
 /// Three losses, with the API server up and away. How long they take is measured elsewhere (`hack/lab measure`).
 #[test]
 fn a_lost_nodes_vm_runs_elsewhere_and_never_twice() {
     let world = World::new("failover");
-    fails_over(&world, true);
+    until_protected(&world);
     for (loss, api_stopped) in [(Loss::Power, false), (Loss::Power, true), (Loss::Cut, false)] {
         let deadline = Duration::from_secs(120);
         let wanted = Measurement { loss, times: 1, api_stopped, deadline };
@@ -28,23 +28,14 @@ fn a_lost_nodes_vm_runs_elsewhere_and_never_twice() {
             assert!(*ended_s > 0.0, "its guard ended it, cut off from everybody: {samples:?}");
         }
     }
-    fails_over(&world, false);
 }
 
-/// Turns failover on or off, and waits until the nodes say so.
-fn fails_over(world: &World, on: bool) {
-    let chart = Lab::source_tree().join("charts/discovery").display().to_string();
-    let set = format!("agent.failover.enabled={on}");
-    let words = ["upgrade", "discovery", &chart, "--reuse-values", "--set", &set];
-    let wait = ["--wait", "--timeout", "180s"];
-    let said = world.lab.helm(&[&words[..], &wait, &SYSTEM].concat());
-    said.unwrap_or_else(|error| panic!("{error}"));
-    world.until_agents_are_back();
+/// Waits until each node says that it may be taken over.
+fn until_protected(world: &World) {
     let path = "jsonpath={range .items[*]}{.status.lease.state}{.status.protection} {end}";
-    let wanted = if on { "HeldGuard" } else { "UnguardedNone" };
-    world.until("every node to say so", || {
+    world.until("every node to hold a lease", || {
         let told = world.cluster.must(&["get", "pn", "-o", path], "");
         told.split_whitespace().count() == world.lab.nodes().len()
-            && told.split_whitespace().all(|node| node == wanted)
+            && told.split_whitespace().all(|node| node == "HeldGuard")
     });
 }
