@@ -218,10 +218,10 @@ impl Engine {
         }
         if self.tenant.is_due(self.ctx.now) {
             let key = format!("guardians of {}", self.ctx.node);
-            let most = if self.failover { MAX_GUARDIANS } else { 0 };
-            let peers = self.dnt.replicas(&key, None, most);
+            let peers = self.dnt.replicas(&key, None, MAX_GUARDIANS);
             let wanted = tenant::guardians(self.registers.own(), peers);
-            self.tenant.wake(&wanted, self.lrt.bound(), &mut self.ctx);
+            let wanted = self.failover.then_some(wanted.as_slice());
+            self.tenant.wake(wanted, self.lrt.bound(), &mut self.ctx);
         }
         self.fences.wake(&mut self.ctx);
         let ended = self.lrt.wake(&mut self.ctx);

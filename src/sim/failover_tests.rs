@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::tests::{is_ready, spec, world};
 use super::world::World;
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
+use crate::engine::lease::Lease;
 use crate::engine::report::FailoverStep;
 use crate::engine::spec::{Constraint, DiskSpec, Domain};
 
@@ -318,6 +319,44 @@ fn an_absence_is_over_when_the_agent_is_back() {
     cut_off(&mut world, &node);
     world.run_for(Duration::from_secs(6));
     assert_eq!(place(&world, &vm), None, "its guard keeps to what the agent of now says");
+    assert!(world.run_while_not(FAILOVER, |world| place(world, &vm).is_some()));
+    assert_eq!(world.broken, vec![]);
+}
+
+#[test]
+fn failover_is_switched_off_and_on_again_without_touching_a_vm() {
+    let mut world = world(5, 3);
+    let uid = running(&mut world, 2);
+    let guarded = |world: &World| {
+        let engines = world.names().into_iter().filter_map(|name| world.engine(&name));
+        let leases = engines.filter_map(|engine| engine.view().lease);
+        leases.filter(Lease::is_guarded).count()
+    };
+    assert_eq!(guarded(&world), 5);
+    let (vm, node) = victim(&world);
+    let began = start(&world, &node, &vm);
+    for failover in [false, true] {
+        world.failover = failover;
+        for name in world.names() {
+            assert!(world.end_agent(&name, Duration::from_secs(60)), "all agree, {failover}");
+            world.start_agent(&name);
+            world.run_for(Duration::from_secs(2));
+        }
+        world.run_for(SOON * 2);
+        assert_eq!(guarded(&world), if failover { 5 } else { 0 });
+        assert_eq!(start(&world, &node, &vm), began, "failover: {failover}");
+        assert!(is_ready(&world, &uid));
+        if !failover {
+            // Nobody takes anything over, and nothing is ended.
+            cut_off(&mut world, &node);
+            world.run_for(SOON);
+            assert_eq!(start(&world, &node, &vm), began);
+            assert_eq!(place(&world, &vm), Some(node.clone()));
+            world.network.mend();
+            assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+        }
+    }
+    world.power_off(&node);
     assert!(world.run_while_not(FAILOVER, |world| place(world, &vm).is_some()));
     assert_eq!(world.broken, vec![]);
 }

@@ -186,6 +186,8 @@ pub struct World {
     pub watchdog: Option<Duration>,
     /// Each node's clock begins anew when it boots, as CLOCK_BOOTTIME does.
     pub boot_clocks: bool,
+    /// Whether agents that are started from now on let their nodes be taken over.
+    pub failover: bool,
     /// Of what people are told only the last is kept.
     pub keeps_little: bool,
     /// Faults that have not ended.
@@ -241,6 +243,7 @@ impl World {
             events: 0,
             watchdog: None,
             boot_clocks: false,
+            failover: true,
             keeps_little: false,
             under_way: 0,
             lives: None,
@@ -378,7 +381,7 @@ impl World {
             seed: seed ^ salt,
             threshold_s: Some(THRESHOLD_S),
             goal: self.goal,
-            failover: true,
+            failover: self.failover,
             times: Times::default(),
             limits: MigrationLimits::default(),
         };

@@ -264,9 +264,9 @@ impl Tenant {
         Some(self.renew_at)
     }
 
-    /// Each second: renewals, and other guardians where they would be better. `wanted` are the best guardians now; `bound` is
-    /// the oldest epoch that a VM of this node is bound to.
-    pub fn wake(&mut self, wanted: &[Replica], bound: Option<u64>, ctx: &mut Context) {
+    /// Each second: renewals, and other guardians where they would be better. `wanted` are the best guardians now, nothing if
+    /// nobody is to guard this node; `bound` is the oldest epoch that a VM of this node is bound to.
+    pub fn wake(&mut self, wanted: Option<&[Replica]>, bound: Option<u64>, ctx: &mut Context) {
         if self.renew_at > ctx.now {
             return;
         }
@@ -300,10 +300,11 @@ impl Tenant {
         }
     }
 
-    fn choose(&mut self, wanted: &[Replica], ctx: &mut Context) {
+    fn choose(&mut self, wanted: Option<&[Replica]>, ctx: &mut Context) {
         if self.ending {
             return;
         }
+        let (alone, wanted) = (wanted.is_none(), wanted.unwrap_or_default());
         let Some(held) = self.held.last() else {
             let wanted = if self.guard.is_some() { wanted } else { &[] };
             return self.open(wanted.to_vec(), ctx);
@@ -312,14 +313,18 @@ impl Tenant {
         let missing = held.guardians.iter().filter(lost).count();
         // A lease that ends needs a guard to end it.
         let more = missing > 0 || wanted.len() > held.guardians.len();
-        let better = self.guard.is_some() && !wanted.is_empty() && more;
+        let better = if alone {
+            !held.guardians.is_empty()
+        } else {
+            self.guard.is_some() && !wanted.is_empty() && more
+        };
         if self.held.len() > 1 || !better {
             self.worse_since = None;
             return;
         }
         // Without guardians there is nothing to be patient about.
         let since = *self.worse_since.get_or_insert(ctx.now);
-        if held.guardians.is_empty() || ctx.now.since(since) >= CHANGE_AFTER {
+        if alone || held.guardians.is_empty() || ctx.now.since(since) >= CHANGE_AFTER {
             self.worse_since = None;
             self.open(wanted.to_vec(), ctx);
         }
