@@ -162,6 +162,8 @@ pub struct VeRecord {
     pub placements: BTreeMap<VmId, Placement>,
     /// VMs whose place was lost with a node: they are placed anew, all of them or none.
     pub lost: BTreeSet<VmId>,
+    /// Nodes that a VM was taken from, and that have not said yet that they have ended it: until then it is placed nowhere.
+    pub former: BTreeMap<VmId, BTreeSet<NodeName>>,
     /// The leases that VMs on these nodes are bound to. A node that is used and has none here is gone for certain, with all
     /// that ran there, or has never said.
     pub leases: BTreeMap<NodeName, Lease>,

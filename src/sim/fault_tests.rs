@@ -98,6 +98,35 @@ fn what_late_messages_raise_from_the_dead_is_removed_and_nobody_spins() {
     assert!(!left, "nothing is left of it");
 }
 
+/// What was scaled away was forgotten at once: while its node was still ending it, or was silent, it was placed on another one.
+#[test]
+fn what_is_scaled_away_and_back_runs_nowhere_before_it_has_ended_where_it_was() {
+    for (seed, silent) in (0..4).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let mut world = world(5, seed);
+        let uid = running(&mut world);
+        let name = crate::engine::id::VeName::new("default", "uid");
+        let (_, node) = world.running().first().cloned().expect("a VM runs");
+        let handler = world.api.get(&uid).expect("it is there").declared.replica_set[0].clone();
+        if silent && handler.node == node {
+            continue;
+        }
+        world.declare_node(&node, |declared| declared.schedulable = false);
+        if silent {
+            inflict(&mut world, FaultKind::Cut, &node, SOON);
+            // So that it is known, and not long enough for a proof.
+            world.run_for(Duration::from_secs(4));
+        }
+        world.apply(&uid, &name, spec(0, 1));
+        world.run_for(Duration::from_millis(15));
+        world.apply(&uid, &name, spec(1, 1));
+        let elsewhere = world.run_while_not(SOON, |world| {
+            world.running().len() == 1 && world.running()[0].1 != node
+        });
+        assert_eq!(world.broken, vec![], "seed {seed}, silent {silent}");
+        assert!(elsewhere, "seed {seed}, silent {silent}");
+    }
+}
+
 /// A start that was decided under the old lease reached the hypervisor late, and ended under the new one.
 #[test]
 fn what_is_being_started_under_a_lost_lease_does_not_run_under_the_next_one() {

@@ -14,7 +14,7 @@ use super::network::Quality;
 use super::scenario::{change_ve, spec, state_of};
 use super::world::{Lives, Setup, World};
 use crate::engine::id::{NodeName, VeName, VeUid};
-use crate::engine::input::NodeDeclared;
+use crate::engine::input::{NodeDeclared, VeDeclared};
 use crate::engine::lrt::solver::Goal;
 use crate::engine::spec::Resources;
 use crate::engine::time::Instant;
@@ -25,6 +25,8 @@ const GIB: u64 = 1 << 30;
 const WATCHDOG: Duration = Duration::from_secs(6);
 /// How likely a migration fails, and that its last answer is lost.
 const MIGRATION_FAULTS: (f64, f64) = (0.15, 0.15);
+/// How likely people take back what they have just changed.
+const TAKEN_BACK: f64 = 0.3;
 /// The longest fault is over after this time.
 const ALL_OVER: Duration = Duration::from_secs(3 * 3600);
 /// After the last fault everything is whole, or waits whole, within this time.
@@ -84,7 +86,7 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
     let mut world = World::new(&Setup {
         seed,
         nodes: shape.nodes,
-        capacity: Resources { cpu_milli: 16_000, memory: 16 * GIB },
+        capacity: Resources { cpu_milli: 16_000, memory: memory(seed) },
         zones: if shape.nodes >= 3 { 3 } else { 0 },
         network: Quality::default(),
         goal: Goal::default(),
@@ -152,6 +154,11 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
     Played { outcome, end: world.now(), told, lives: world.lives.take().unwrap_or_default() }
 }
 
+/// What each node has: in two of three seeds so little that environments wait for each other.
+fn memory(seed: u64) -> u64 {
+    [16, 8, 5][(seed % 3) as usize] * GIB
+}
+
 fn seconds(at: Instant) -> f64 {
     at.0 as f64 / 1e6
 }
@@ -169,7 +176,15 @@ fn take(world: &mut World, shape: &Shape, step: &Step) -> Option<&'static str> {
             world.apply(&uid, &name, spec(&mut rng, shape.nodes));
         }
         What::Change => {
+            let before: Vec<VeDeclared> =
+                world.api.objects().map(|object| object.declared.clone()).collect();
             change_ve(world, &mut rng, shape.nodes);
+            if rng.random_bool(TAKEN_BACK) {
+                // As likely at once as after seconds.
+                let most = [10, 100, 1_000, 10_000][rng.random_range(0..4)];
+                world.run_for(Duration::from_millis(rng.random_range(0..most)));
+                take_back(world, before);
+            }
         }
         What::Cordon(node) => toggle(world, node, |d| d.schedulable = !d.schedulable),
         What::Maintenance(node) => toggle(world, node, |d| d.maintenance = !d.maintenance),
@@ -178,6 +193,19 @@ fn take(world: &mut World, shape: &Shape, step: &Step) -> Option<&'static str> {
         }
     }
     None
+}
+
+/// People take back what they have changed, unless it is deleted.
+fn take_back(world: &mut World, before: Vec<VeDeclared>) {
+    for old in before {
+        let differs = world
+            .api
+            .get(&old.uid)
+            .is_some_and(|object| !object.declared.deleting && object.declared.spec != old.spec);
+        if differs {
+            world.apply(&old.uid, &old.name, old.spec);
+        }
+    }
 }
 
 /// Environments that are neither whole nor waiting whole. Where a record was lost with most of its disks, its VMs stay where they are,

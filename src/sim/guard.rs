@@ -21,6 +21,8 @@ pub struct Guard {
     /// It ends whatever starts.
     pub(super) lapsed: bool,
     away: Option<Away>,
+    /// An agent has started while it stood still, and waits for its answer.
+    pub(super) called: bool,
     /// Counts the times that it was away, or its machine stood still: a watchdog's time-out belongs to one.
     hold: u64,
 }
@@ -129,8 +131,9 @@ impl World {
         let Some(node) = self.nodes.get_mut(name).filter(|node| node.boot == boot) else { return };
         let Some(away) = node.guard.away.take() else { return };
         node.guard.hold += 1;
+        let called = std::mem::take(&mut node.guard.called);
         self.look_at_deadline(name);
-        if away == Away::Gone {
+        if called || away == Away::Gone {
             self.handle(name, Input::Guard(GuardInput::Connected { watchdog }));
         }
         self.do_deferred(name);

@@ -391,6 +391,7 @@ impl World {
         let (host, domains) = (node.host.info(), node.host.list());
         let declared = node.declared.clone();
         let guarded = !node.guard.is_away();
+        node.guard.called = !guarded;
         self.commit(name, effects);
         let hypervisor = [
             HypervisorInput::Host(host),

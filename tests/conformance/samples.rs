@@ -382,6 +382,10 @@ fn record(placed: Placement) -> VeRecord {
         revisions: BTreeMap::from([("web".to_owned(), 2)]),
         placements: BTreeMap::from([(vm_id(0), placed.clone()), (vm_id(1), placed)]),
         lost: std::collections::BTreeSet::from([vm_id(1)]),
+        former: BTreeMap::from([(
+            vm_id(0),
+            std::collections::BTreeSet::from([NodeName::from("node-3")]),
+        )]),
         leases: BTreeMap::from([(NodeName::from("node-2"), lease())]),
         committed: 2,
         order: 9,

@@ -4,7 +4,7 @@
 
 use super::moves::{self, Next};
 use super::status;
-use super::veh::{Rooms, Veh};
+use super::veh::{Rooms, Veh, has_ended};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, VmId};
@@ -94,6 +94,7 @@ impl Veh {
         self.note_lost(node, &go, ctx.now);
         rooms.registers.change(&self.ve, |record| {
             record.leases.remove(node);
+            has_ended(record, node, |_| true);
             record.placements.retain(|id, _| !go.contains(id));
             record.lost.extend(go);
             if stay.is_empty() {

@@ -139,6 +139,7 @@ pub fn first_record(declared: VeDeclared, set: ReplicaSet) -> VeRecord {
         revisions,
         placements: BTreeMap::new(),
         lost: BTreeSet::new(),
+        former: BTreeMap::new(),
         leases: BTreeMap::new(),
         committed: 0,
         order: 0,
@@ -352,7 +353,10 @@ impl Veh {
         }
         rooms.registers.change(&self.ve, |record| {
             record.placements.retain(|id, _| !lost.contains(id));
+            // It has another one of that name, which it has to end first.
+            lost.iter().filter(|id| held.contains_key(*id)).for_each(|id| leaves(record, id, from));
             record.lost.extend(lost);
+            has_ended(record, from, |id| !held.contains_key(id));
             let placed = record.placements.values().any(|placement| placement.node == *from);
             if empty && !placed {
                 record.owing.retain(|node| node != from);
@@ -486,8 +490,9 @@ impl Veh {
             self.wait = None;
             return;
         }
-        if rooms.lrt.is_placing(&self.ve) || moves::in_motion(record) {
-            // The procedure's end, or the move's, sets the next time; until then there is nothing to wake up for.
+        let may_run = missing.iter().any(|id| self.may_still_run(record, id));
+        if may_run || rooms.lrt.is_placing(&self.ve) || moves::in_motion(record) {
+            // The procedure's end, or the move's, or a node's word sets the next time; until then there is nothing to wake up for.
             if due && let Some((_, at)) = &mut self.wait {
                 *at = ctx.now + RETRY_FIT;
             }
@@ -516,6 +521,16 @@ impl Veh {
         if let Some((_, at)) = &mut self.wait {
             *at = ctx.now + RETRY_FIT;
         }
+    }
+
+    /// Whether a VM that is to be placed may run where it was before: its node is still ending it, or silent.
+    fn may_still_run(&self, record: &VeRecord, id: &VmId) -> bool {
+        let stops = |placement: &Placement| {
+            let seen = self.observed(&placement.node, id);
+            !self.has_confirmed(&placement.node)
+                || seen.is_some_and(|seen| seen.phase == VmPhase::Stopping)
+        };
+        record.former.contains_key(id) || record.placements.get(id).is_some_and(stops)
     }
 
     /// Sends each node what is to be there, when that has changed.
@@ -682,17 +697,40 @@ fn trim(record: &mut VeRecord) {
     if record.declared.deleting {
         record.placements.clear();
         record.lost.clear();
+        record.former.clear();
         return;
     }
     let uid = record.declared.uid.clone();
     let wanted: BTreeSet<VmId> = record.declared.spec.vms(&uid).map(|(id, _)| id).collect();
-    record.placements.retain(|id, _| wanted.contains(id));
+    let unwanted = record.placements.iter().filter(|(id, _)| !wanted.contains(*id));
+    let unwanted: Vec<(VmId, Placement)> =
+        unwanted.map(|(id, placement)| (id.clone(), placement.clone())).collect();
+    for (id, placement) in unwanted {
+        leaves(record, &id, &placement.node);
+        placement.moving.iter().for_each(|moving| leaves(record, &id, &moving.to));
+        record.placements.remove(&id);
+    }
     record.lost.retain(|id| wanted.contains(id));
     if record.declared.spec.state == VeState::Terminated {
         // One that is on its way is halted first: until then nobody knows where it is.
         let still = record.placements.values_mut().filter(|placement| placement.moving.is_none());
         still.for_each(|placement| placement.active = false);
     }
+}
+
+/// A VM is taken from a node, which is to end it first.
+fn leaves(record: &mut VeRecord, id: &VmId, node: &NodeName) {
+    record.former.entry(id.clone()).or_default().insert(node.clone());
+}
+
+/// A node has ended these of the VMs that were taken from it, for certain.
+pub(super) fn has_ended(record: &mut VeRecord, node: &NodeName, ended: impl Fn(&VmId) -> bool) {
+    record.former.retain(|id, nodes| {
+        if ended(id) {
+            nodes.remove(node);
+        }
+        !nodes.is_empty()
+    });
 }
 
 /// VMs that are declared and hold no room anywhere.

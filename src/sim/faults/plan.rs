@@ -25,7 +25,7 @@ pub struct Step {
 pub enum What {
     /// People apply the environment of this number.
     Apply(usize),
-    /// People change or delete an environment.
+    /// People change or delete an environment; now and then they take that back at once.
     Change,
     /// People cordon a node, or take that back.
     Cordon(NodeName),
@@ -40,7 +40,9 @@ impl fmt::Display for Step {
         write!(f, "{:>9.3} s  ", self.at.as_secs_f64())?;
         match &self.what {
             What::Apply(number) => write!(f, "people apply ve-{number}"),
-            What::Change => write!(f, "people change or delete an environment"),
+            What::Change => {
+                write!(f, "people change or delete an environment, and may take that back")
+            }
             What::Cordon(node) => write!(f, "people cordon {node}, or take it back"),
             What::Maintenance(node) => {
                 write!(f, "people put {node} into maintenance, or take it back")
@@ -73,6 +75,9 @@ pub struct Shape {
 const EACH: Duration = Duration::from_secs(4);
 /// Nothing goes wrong before agents have found each other.
 const BEGIN: Duration = Duration::from_secs(3);
+
+/// How likely a fault of a node hits others too.
+const SPREADS: f64 = 0.1;
 
 /// Draws a plan, in the order of time.
 #[must_use]
@@ -114,6 +119,20 @@ pub fn draw(seed: u64, shape: &Shape) -> Vec<Step> {
         let kind = kinds[rng.random_range(0..kinds.len())];
         let lasts = duration(kind, &mut rng);
         add(last, What::Fault(kind, there.clone(), lasts), &mut rng);
+        // A rack, an upgrade: the same happens to others, for about as long.
+        // (Not the loss of a disk: where most of them are lost nothing is left to be shown.)
+        let spreads = kind.is_of_a_node() && kind != FaultKind::LostDisk;
+        if spreads && rng.random_bool(SPREADS) {
+            for other in (1..=shape.nodes).map(|n| NodeName::from(format!("n{n}"))) {
+                let (at, lasts) = (
+                    last + Duration::from_millis(rng.random_range(0..2_000)),
+                    lasts.mul_f64(rng.random_range(0.7..1.3)),
+                );
+                if other != there && rng.random_bool(0.6) {
+                    add(at, What::Fault(kind, other, lasts), &mut rng);
+                }
+            }
+        }
     }
     steps.sort_by_key(|step| step.at);
     steps
