@@ -92,9 +92,11 @@ fn a_burst_of_applies_survives_the_power_loss_of_a_gateways_node() {
     world.until_agents_are_back();
     let fates = || (0..BURST).map(|index| fate(&world, &name(index))).collect::<Vec<_>>();
     world.until("all to be whole or to wait whole", || fates().iter().all(Fate::is_settled));
-    let whole = fates().iter().filter(|fate| fate.ready).count();
+    // Others may make room for one that waits, at any moment.
+    let whole = || fates().iter().filter(|fate| fate.ready).count();
+    world.until("nothing but whole ones to run", || world.domains().len() == 2 * whole());
     no_vm_runs_twice(&world);
-    assert_eq!(world.domains().len(), 2 * whole, "{:?}", world.domains());
+    let whole = whole();
     assert!(whole >= 8, "only {whole} of {BURST} are whole");
     for index in 0..BURST {
         world.cluster.must(&["delete", "ve", &name(index), "--wait=false"], "");
