@@ -80,7 +80,7 @@ fn vms(record: &VeRecord, veh: &Veh, is_live: &dyn Fn(&NodeName) -> bool) -> Vec
             let node = placement.map(|placement| placement.node.clone());
             let seen = node.as_ref().and_then(|node| veh.observed(node, &id));
             let (phase, reason) = match (&node, seen) {
-                (None, _) => (VmPhase::Waiting, None),
+                (None, _) => (VmPhase::Waiting, former(record, &id)),
                 (Some(node), _) if !is_live(node) => {
                     (VmPhase::Unknown, Some(why_unknown(record, veh, node, &id)))
                 }
@@ -100,6 +100,12 @@ fn vms(record: &VeRecord, veh: &Veh, is_live: &dyn Fn(&NodeName) -> bool) -> Vec
         .collect();
     vms.sort_by(|a, b| a.id.cmp(&b.id));
     vms
+}
+
+/// Who has it still, and is to end it before it is placed anew.
+fn former(record: &VeRecord, id: &VmId) -> Option<String> {
+    let nodes: Vec<&str> = record.former.get(id)?.iter().map(NodeName::as_str).collect();
+    Some(format!("waits for {} to end it", nodes.join(", ")))
 }
 
 fn why_unknown(record: &VeRecord, veh: &Veh, node: &NodeName, id: &VmId) -> String {
@@ -161,7 +167,11 @@ fn running(
     let active = record.placements.values().filter(|placement| placement.active).count();
     let phase = if active == 0 && !vms.is_empty() { Phase::Waiting } else { Phase::Running };
     if active < vms.len() {
-        return waiting(veh, phase, placing, making);
+        let ends = |vm: &VmReport| {
+            let why = vm.reason.as_ref().filter(|_| vm.phase == VmPhase::Waiting)?;
+            Some(format!("{}-{} {why}", vm.id.member, vm.id.index))
+        };
+        return waiting(veh, phase, (placing, vms.iter().find_map(ends)), making);
     }
     let mut nodes: Vec<String> =
         record.placements.values().map(|placement| placement.node.to_string()).collect();
@@ -230,7 +240,12 @@ fn running(
     }
 }
 
-fn waiting(veh: &Veh, phase: Phase, placing: bool, making: Option<String>) -> Words {
+fn waiting(
+    veh: &Veh,
+    phase: Phase,
+    (placing, ends): (bool, Option<String>),
+    making: Option<String>,
+) -> Words {
     let (reason, text, settled) = match veh.wait() {
         Some(Wait::CannotFit(why)) => {
             let text = making.map_or(why.clone(), |making| format!("{why}; {making}"));
@@ -241,7 +256,7 @@ fn waiting(veh: &Veh, phase: Phase, placing: bool, making: Option<String>) -> Wo
             ("FailingOver", "its node is lost: is placed anew".to_owned(), true)
         }
         None if placing => ("Placing", "looks for nodes".to_owned(), false),
-        None => ("Placing", "is about to be placed".to_owned(), false),
+        None => ("Placing", ends.unwrap_or_else(|| "is about to be placed".to_owned()), false),
     };
     Words {
         phase,
