@@ -6,6 +6,7 @@
 //!   failover  nodes that are lost
 //!   heal      what befalls guests, daemons, agents and the API server
 //!   nodes     cordons, nodes without room, a gateway's node that loses its power
+//!   recovery  what they declare about crashes
 //!   moves     nodes in maintenance, overloaded ones: live migration
 //!   upgrade   Helm: upgrade, rollback, uninstall, install again
 //! ```
@@ -24,6 +25,8 @@ mod life;
 mod moves;
 #[path = "lab/nodes.rs"]
 mod nodes;
+#[path = "lab/recovery.rs"]
+mod recovery;
 #[path = "lab/upgrade.rs"]
 mod upgrade;
 #[path = "lab/world.rs"]

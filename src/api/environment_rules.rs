@@ -80,6 +80,12 @@ pub(super) fn spec_rules() -> Value {
             "spec.replicas is about the first member, which would now be another one: set scaledMember",
         ),
     ];
+    rules.push(rule(
+        "self.members.all(m, !has(m.dependsOn) || m.dependsOn.all(d, d != m.name && \
+         self.members.exists(o, o.name == d)))",
+        ".members",
+        "dependsOn must be names of other members of this environment",
+    ));
     for kind in BINDING {
         rules.push(rule(
             &format!(
@@ -182,6 +188,14 @@ pub(super) fn member_rules() -> Value {
              a member with other disks and remove this one",
         ),
     ])
+}
+
+/// The rules of a back-off.
+pub(super) fn back_off_rules() -> Value {
+    json!([{
+        "rule": "self.firstSeconds <= self.longestSeconds",
+        "message": "firstSeconds must not be more than longestSeconds",
+    }])
 }
 
 /// The rules of a placement constraint.

@@ -37,8 +37,8 @@ pub use placement::{
 };
 pub use quantity::{QuantityError, bytes, from_bytes, from_milli, milli};
 pub use virtual_environment::{
-    Boot, BootImage, DesiredState, Disk, DiskImage, Member, MemberKind, RunStrategy,
-    VirtualEnvironment, VirtualEnvironmentSpec,
+    BackOff, Boot, BootImage, DesiredState, Disk, DiskImage, Member, MemberKind, OnNodeCrash,
+    OnVmCrash, Recovery, RunStrategy, VirtualEnvironment, VirtualEnvironmentSpec,
 };
 
 /// API group of every resource here.

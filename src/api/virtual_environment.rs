@@ -68,6 +68,11 @@ pub struct VirtualEnvironmentSpec {
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub placement: Vec<PlacementConstraint>,
 
+    /// What is done about VMs and nodes that crash. Absent: both are started again, each VM for itself.
+    /// Example: `{onVmCrash: restartVE, backOff: {firstSeconds: 5, longestSeconds: 300}}`.
+    #[serde(default, skip_serializing_if = "Recovery::is_default")]
+    pub recovery: Recovery,
+
     /// Number of VMs of the scaled member (see `scaledMember`), 0 to 64. It is what `kubectl scale ve/NAME
     /// --replicas=N` writes, and it wins over that member's own `replicas`, which cannot be changed while
     /// this is set. Absent: every member has its own number.
@@ -157,6 +162,100 @@ pub struct Member {
     /// `Once`: never start it again. Default: Always.
     #[serde(default)]
     pub run_strategy: RunStrategy,
+
+    /// Names of members of this environment, at most 8, that are up before a VM of this one is started: all of their
+    /// VMs run, or have completed. It says in which order VMs start (at first, elsewhere after the loss of a node, after a power
+    /// failure of all); a VM that runs is not stopped when one of those ends. No circles. Example: `[db]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 32)), extend("x-kubernetes-list-type" = "set"))]
+    pub depends_on: Vec<String>,
+}
+
+/// What is done about VMs and nodes that crash.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// About a VM that crashed (it ended, but did not power itself off), and that its run strategy would start again.
+    /// `restart`: it is. `restartVE`: all VMs of the environment are stopped, and started when all are down. `none`: it is
+    /// left as it is until the environment has been `Terminated` and is `Running` again. Default: restart.
+    #[serde(default)]
+    pub on_vm_crash: OnVmCrash,
+
+    /// About the VMs of a node that is gone. `restartVM`: they are started elsewhere, once they have ended for certain.
+    /// `restartVE`: the same, and all VMs of the environment are stopped and started; also when the node comes back with
+    /// its VMs before. `none`: they wait for their node. Default: restartVM.
+    #[serde(default)]
+    pub on_node_crash: OnNodeCrash,
+
+    /// How long a VM, or an environment, waits that crashes again and again. The first start is at once.
+    #[serde(default)]
+    pub back_off: BackOff,
+}
+
+impl Recovery {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What is done about a VM that crashed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnVmCrash {
+    /// It is started again.
+    #[default]
+    #[serde(rename = "restart")]
+    Restart,
+    /// All VMs of the environment are stopped, then started.
+    #[serde(rename = "restartVE")]
+    RestartVe,
+    /// Nothing.
+    #[serde(rename = "none")]
+    None,
+}
+
+/// What is done about the VMs of a node that is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnNodeCrash {
+    /// They are started elsewhere.
+    #[default]
+    #[serde(rename = "restartVM")]
+    RestartVm,
+    /// The same, and all VMs of the environment are stopped, then started.
+    #[serde(rename = "restartVE")]
+    RestartVe,
+    /// They wait for their node.
+    #[serde(rename = "none")]
+    None,
+}
+
+/// The pauses of what crashes again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::back_off_rules()))]
+pub struct BackOff {
+    /// Seconds before the second start in a row, 1 to 3600; it doubles with each further one. Default: 1.
+    #[serde(default = "first_pause")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub first_seconds: u32,
+
+    /// The longest pause in seconds, 1 to 3600. What has run for a minute begins anew. Default: 60.
+    #[serde(default = "longest_pause")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub longest_seconds: u32,
+}
+
+impl Default for BackOff {
+    fn default() -> Self {
+        Self { first_seconds: first_pause(), longest_seconds: longest_pause() }
+    }
+}
+
+fn first_pause() -> u32 {
+    1
+}
+
+fn longest_pause() -> u32 {
+    60
 }
 
 fn one() -> u32 {
@@ -291,7 +390,17 @@ mod tests {
     #[test]
     fn what_is_not_set_is_not_written() {
         let text = serde_json::to_string(&spec(json!({}))).expect("a spec is JSON");
-        for absent in ["null", "placement", "scaledMember", "disks", "sha256", "cmdline"] {
+        let absent = [
+            "null",
+            "placement",
+            "scaledMember",
+            "disks",
+            "sha256",
+            "cmdline",
+            "recovery",
+            "dependsOn",
+        ];
+        for absent in absent {
             assert!(!text.contains(absent), "{absent} in {text}");
         }
     }

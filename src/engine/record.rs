@@ -175,6 +175,8 @@ pub struct VeRecord {
     pub epoch: u64,
     /// Nodes that may still hold something of it and have not confirmed that they don't.
     pub owing: Vec<NodeName>,
+    /// It is being restarted whole, and why: none of its VMs is started before all are down.
+    pub restarting: Option<String>,
     /// It was deleted and everything confirmed gone: kept so that late messages find an answer.
     pub tombstone: bool,
 }
@@ -192,6 +194,18 @@ pub enum VmGoal {
     Stop,
     /// Be removed with its disks.
     Remove,
+}
+
+/// Whether a VM that is to run may be started. Its room is its own whether or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// It may.
+    #[default]
+    Free,
+    /// Not before others are up, unless it was free to since this agent started: it is not stopped for that.
+    Waits,
+    /// Its environment is being restarted: it is stopped, and stays so until it is free.
+    Down,
 }
 
 /// Room that is kept for a VM until the handler of its environment decides. It has no end by time: only
@@ -227,8 +241,12 @@ pub struct VmRecord {
     pub order: u64,
     /// What the domain that may be running takes, written before it is started.
     pub running: Option<Resources>,
-    /// It ended by itself and its run strategy leaves it so.
+    /// It ended by itself and its run strategy, or its environment's recovery, leaves it so.
     pub completed: bool,
+    /// It ended, and its environment is to be restarted for that.
+    pub crashed: bool,
+    /// Whether it may be started.
+    pub start: Start,
     /// How often it was started again.
     pub restarts: u32,
     /// Its part in a live migration, written before anything of it is done.

@@ -270,6 +270,10 @@ pub struct VmObserved {
     pub transit: Transit,
     /// How far this node is with that part.
     pub moved: MoveProgress,
+    /// It ended, and its environment is to be restarted for that.
+    pub crashed: bool,
+    /// It is not started before its handler lets it.
+    pub held: bool,
 }
 
 /// How far a node is with its part in a live migration.

@@ -3,6 +3,8 @@
 //! The API server has validated it; the rim that converts it bounds it again, and so does the wire
 //! (a peer is not the API server).
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use super::constraint::{Constraint, Domain, NodeSelector, Terms};
@@ -29,6 +31,8 @@ pub struct VeSpec {
     pub members: Vec<MemberSpec>,
     /// Placement constraints; all must hold.
     pub placement: Vec<Constraint>,
+    /// What is done about VMs and nodes that crash.
+    pub recovery: Recovery,
 }
 
 impl VeSpec {
@@ -59,6 +63,8 @@ pub struct MemberSpec {
     pub disks: Vec<DiskSpec>,
     /// What to do when the guest stops by itself.
     pub run_strategy: RunStrategy,
+    /// Members that are up before a VM of this one is started. There is no circle.
+    pub depends_on: Vec<MemberName>,
 }
 
 /// What a VM boots from.
@@ -108,6 +114,68 @@ pub enum RunStrategy {
     Once,
 }
 
+/// What is done about VMs and nodes that crash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// About a VM that its run strategy would start again.
+    pub on_vm_crash: OnVmCrash,
+    /// About the VMs of a node that is gone.
+    pub on_node_crash: OnNodeCrash,
+    /// How long a VM waits that crashes again and again.
+    pub back_off: BackOff,
+}
+
+/// What is done about a VM that crashed: that ended, but did not power itself off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnVmCrash {
+    /// It is started again.
+    #[default]
+    Restart,
+    /// All VMs of its environment are stopped, then started.
+    RestartVe,
+    /// It is left as it is.
+    Leave,
+}
+
+/// What is done about VMs whose node is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnNodeCrash {
+    /// They are started elsewhere.
+    #[default]
+    RestartVm,
+    /// They are placed elsewhere, and all VMs of the environment are stopped, then started.
+    RestartVe,
+    /// They wait for their node.
+    Leave,
+}
+
+/// The pauses of what crashes again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackOff {
+    /// Before the second start; it doubles with each further one. The first is at once.
+    pub first: Duration,
+    /// The longest.
+    pub longest: Duration,
+}
+
+impl Default for BackOff {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(60) }
+    }
+}
+
+impl BackOff {
+    /// What ran for this long has recovered: its next crash is its first.
+    pub const STABLE_AFTER: Duration = Duration::from_secs(60);
+
+    /// The pause after so many crashes in a row before this one.
+    #[must_use]
+    pub fn pause(&self, crashes: u32) -> Duration {
+        let doubled = |times: u32| self.first.saturating_mul(2_u32.saturating_pow(times.min(30)));
+        crashes.checked_sub(1).map_or(Duration::ZERO, |times| doubled(times).min(self.longest))
+    }
+}
+
 /// What one VM is, complete: all that its node needs to run it with nobody to ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmDefinition {
@@ -132,6 +200,10 @@ pub struct VmDefinition {
     pub run_strategy: RunStrategy,
     /// What it asks of its node as to who else may be there.
     pub terms: Terms,
+    /// What is done when it or its node crashes.
+    pub recovery: Recovery,
+    /// Others of its environment are up before it is started: its handler says when.
+    pub depends: bool,
 }
 
 impl VmDefinition {

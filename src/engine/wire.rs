@@ -10,7 +10,7 @@ use super::input::VeDeclared;
 use super::lease::message::LeaseMessage;
 use super::lease::{Lease, MAX_GUARDIANS};
 use super::lrt::{NodeOffer, relief, room};
-use super::record::{MoveReason, Transit};
+use super::record::{MoveReason, Start, Transit};
 use super::report::VmObserved;
 use super::spec::{MAX_VMS, VmDefinition};
 use super::time::Instant;
@@ -203,6 +203,8 @@ pub struct OrderedVm {
     pub run: bool,
     /// It may be restarted now to follow a changed definition (a rolling change: one VM at a time).
     pub may_restart: bool,
+    /// Whether it may be started, if it is to run.
+    pub start: Start,
     /// This node's part in its live migration.
     pub transit: Transit,
 }

@@ -4,13 +4,17 @@
 //! bounds are checked again. What breaks one is named by its field; nothing here panics.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::constraints::constraint;
 use crate::api;
-use crate::engine::id::VeName;
+use crate::engine::id::{MemberName, VeName};
 use crate::engine::input::VeDeclared;
 use crate::engine::replica::Replica;
-use crate::engine::spec::{Boot, DiskSpec, ImageSource, MemberSpec, RunStrategy, VeSpec, VeState};
+use crate::engine::spec::{
+    BackOff, Boot, DiskSpec, ImageSource, MemberSpec, OnNodeCrash, OnVmCrash, Recovery,
+    RunStrategy, VeSpec, VeState,
+};
 
 /// Fewest and most bytes of a VM's memory: 16 MiB boots nothing smaller, 4 TiB is more than hosts have.
 const MEMORY: (u64, u64) = (16 << 20, 4 << 40);
@@ -18,6 +22,8 @@ const MEMORY: (u64, u64) = (16 << 20, 4 << 40);
 const DISK: (u64, u64) = (1 << 20, 64 << 40);
 /// Most virtual processors of a VM.
 const MAX_CPUS: u32 = 256;
+/// Longest pause before a start, seconds.
+const MAX_PAUSE: u32 = 3600;
 /// Longest URL or kernel command line, bytes.
 const MAX_TEXT: usize = 2048;
 
@@ -53,9 +59,12 @@ pub(super) fn declared(ve: &api::VirtualEnvironment) -> Result<VeDeclared, SpecE
     let deleting = metadata.deletion_timestamp.is_some();
     let spec = match ve_spec(&ve.spec) {
         Ok(spec) => spec,
-        Err(_) if deleting => {
-            VeSpec { state: VeState::Terminated, members: Vec::new(), placement: Vec::new() }
-        }
+        Err(_) if deleting => VeSpec {
+            state: VeState::Terminated,
+            members: Vec::new(),
+            placement: Vec::new(),
+            recovery: Recovery::default(),
+        },
         Err(error) => return Err(error),
     };
     let status = ve.status.as_ref();
@@ -114,7 +123,9 @@ pub fn ve_spec(spec: &api::VirtualEnvironmentSpec) -> Result<VeSpec, SpecError> 
         api::DesiredState::Running => VeState::Running,
         api::DesiredState::Terminated => VeState::Terminated,
     };
-    Ok(VeSpec { state, members, placement })
+    let recovery = recovery(&spec.recovery)?;
+    in_order(&members)?;
+    Ok(VeSpec { state, members, placement, recovery })
 }
 
 fn member(field: &str, declared: &api::Member, replicas: u32) -> Result<MemberSpec, SpecError> {
@@ -165,6 +176,62 @@ fn member(field: &str, declared: &api::Member, replicas: u32) -> Result<MemberSp
             api::RunStrategy::Always => RunStrategy::Always,
             api::RunStrategy::RerunOnFailure => RunStrategy::RerunOnFailure,
             api::RunStrategy::Once => RunStrategy::Once,
+        },
+        depends_on: declared.depends_on.iter().map(|name| name.as_str().into()).collect(),
+    })
+}
+
+/// Members can be started one after the other, each after those that it depends on.
+fn in_order(members: &[MemberSpec]) -> Result<(), SpecError> {
+    let mut started: BTreeSet<&MemberName> = BTreeSet::new();
+    let known: BTreeSet<&MemberName> = members.iter().map(|member| &member.name).collect();
+    for (index, member) in members.iter().enumerate() {
+        if let Some(unknown) = member.depends_on.iter().find(|name| !known.contains(name)) {
+            let field = format!("spec.members[{index}].dependsOn");
+            return wrong(field, format!("{unknown} is not the name of a member"));
+        }
+    }
+    loop {
+        let may = |m: &&MemberSpec| m.depends_on.iter().all(|name| started.contains(name));
+        let next = members.iter().filter(may).map(|member| &member.name);
+        let next: BTreeSet<&MemberName> = next.collect();
+        if next.len() == started.len() {
+            break;
+        }
+        started = next;
+    }
+    let waits = |member: &MemberSpec| !started.contains(&member.name);
+    let Some(index) = members.iter().position(waits) else { return Ok(()) };
+    let names: Vec<&str> =
+        known.iter().filter(|n| !started.contains(*n)).map(|n| n.as_str()).collect();
+    let reason = format!("members wait for each other: {}", names.join(", "));
+    wrong(format!("spec.members[{index}].dependsOn"), reason)
+}
+
+fn recovery(declared: &api::Recovery) -> Result<Recovery, SpecError> {
+    let api::BackOff { first_seconds, longest_seconds } = declared.back_off;
+    for (name, seconds) in [("firstSeconds", first_seconds), ("longestSeconds", longest_seconds)] {
+        if !(1..=MAX_PAUSE).contains(&seconds) {
+            return wrong(
+                format!("spec.recovery.backOff.{name}"),
+                format!("must be 1 to {MAX_PAUSE}"),
+            );
+        }
+    }
+    Ok(Recovery {
+        on_vm_crash: match declared.on_vm_crash {
+            api::OnVmCrash::Restart => OnVmCrash::Restart,
+            api::OnVmCrash::RestartVe => OnVmCrash::RestartVe,
+            api::OnVmCrash::None => OnVmCrash::Leave,
+        },
+        on_node_crash: match declared.on_node_crash {
+            api::OnNodeCrash::RestartVm => OnNodeCrash::RestartVm,
+            api::OnNodeCrash::RestartVe => OnNodeCrash::RestartVe,
+            api::OnNodeCrash::None => OnNodeCrash::Leave,
+        },
+        back_off: BackOff {
+            first: Duration::from_secs(first_seconds.into()),
+            longest: Duration::from_secs(longest_seconds.into()),
         },
     })
 }
@@ -297,6 +364,37 @@ mod tests {
             }
         );
         assert_eq!(read.placement[2], Constraint::MaxNodes(3));
+    }
+
+    #[test]
+    fn members_that_wait_for_each_other_and_pauses_out_of_bounds_are_refused_by_field() {
+        let waits = |name: &str, on: &[&str]| member(json!({"name": name, "dependsOn": on}));
+        let read = |members: [Value; 3], recovery: Value| {
+            spec(json!({"members": members, "recovery": recovery}))
+        };
+        let chain = [waits("web", &["db"]), waits("db", &["log"]), waits("log", &[])];
+        let good = read(chain.clone(), json!({"onVmCrash": "restartVE", "onNodeCrash": "none"}));
+        let good = good.expect("a chain is no circle");
+        assert_eq!(good.members[0].depends_on, ["db".into()]);
+        assert_eq!(good.recovery.on_vm_crash, OnVmCrash::RestartVe);
+        assert_eq!(good.recovery.on_node_crash, OnNodeCrash::Leave);
+        assert_eq!(good.recovery.back_off, BackOff::default());
+        let refused =
+            |result: Result<VeSpec, SpecError>| result.expect_err("is refused").to_string();
+        let circle = [waits("log", &[]), waits("web", &["db", "log"]), waits("db", &["web"])];
+        assert_eq!(
+            refused(read(circle, json!({}))),
+            "spec.members[1].dependsOn: members wait for each other: db, web"
+        );
+        let nobody = [waits("web", &[]), waits("db", &["dc"]), waits("log", &[])];
+        assert_eq!(
+            refused(read(nobody, json!({}))),
+            "spec.members[1].dependsOn: dc is not the name of a member"
+        );
+        assert_eq!(
+            refused(read(chain, json!({"backOff": {"firstSeconds": 0}}))),
+            "spec.recovery.backOff.firstSeconds: must be 1 to 3600"
+        );
     }
 
     #[test]

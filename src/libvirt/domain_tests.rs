@@ -10,7 +10,7 @@ use super::projection::Projection;
 use super::xml::{self, Element};
 use crate::engine::host::FailureKind;
 use crate::engine::id::{VeName, VmId};
-use crate::engine::spec::{Boot, RunStrategy, Terms, VmDefinition};
+use crate::engine::spec::{Boot, Recovery, RunStrategy, Terms, VmDefinition};
 
 fn definition() -> VmDefinition {
     VmDefinition {
@@ -24,6 +24,8 @@ fn definition() -> VmDefinition {
         disks: Vec::new(),
         run_strategy: RunStrategy::Always,
         terms: Terms::default(),
+        recovery: Recovery::default(),
+        depends: false,
     }
 }
 

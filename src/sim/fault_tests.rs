@@ -13,7 +13,7 @@ use super::world::World;
 use crate::engine::host::StopCause;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
 use crate::engine::input::Input;
-use crate::engine::record::{Kept, Transit};
+use crate::engine::record::{Kept, Start, Transit};
 use crate::engine::spec::VmDefinition;
 use crate::engine::wire::{Message, Order, OrderedVm};
 
@@ -74,6 +74,7 @@ fn what_late_messages_raise_from_the_dead_is_removed_and_nobody_spins() {
         definition: definition.clone(),
         run: true,
         may_restart: false,
+        start: Start::Free,
         transit: Transit::None,
     };
     let (ve, handler, vms) = (uid.clone(), node.clone(), vec![vm]);

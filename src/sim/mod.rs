@@ -42,6 +42,8 @@ mod moves_crash_tests;
 #[cfg(test)]
 mod moves_tests;
 #[cfg(test)]
+mod recovery_tests;
+#[cfg(test)]
 mod room_tests;
 #[cfg(test)]
 mod tests;

@@ -14,8 +14,8 @@ use crate::engine::id::{MemberName, NodeName, VeName, VeUid};
 use crate::engine::lrt::solver::Goal;
 use crate::engine::report::Phase;
 use crate::engine::spec::{
-    Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, Resources,
-    RunStrategy, VeSpec, VeState,
+    BackOff, Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector,
+    OnNodeCrash, OnVmCrash, Recovery, Resources, RunStrategy, VeSpec, VeState,
 };
 use crate::engine::vet::status::NO_ROOM_TO_GROW;
 
@@ -230,7 +230,7 @@ pub(super) fn change_ve(world: &mut World, rng: &mut ChaCha8Rng, nodes: usize) -
 
 /// An environment of one to three members, with constraints now and then.
 pub(super) fn spec(rng: &mut ChaCha8Rng, nodes: usize) -> VeSpec {
-    let members: Vec<MemberSpec> = (0..rng.random_range(1..=3_usize))
+    let mut members: Vec<MemberSpec> = (0..rng.random_range(1..=3_usize))
         .map(|index| MemberSpec {
             name: MemberName::from(["web", "db", "cache"][index]),
             replicas: rng.random_range(1..=3),
@@ -239,6 +239,7 @@ pub(super) fn spec(rng: &mut ChaCha8Rng, nodes: usize) -> VeSpec {
             boot: Boot::Disk,
             disks: if rng.random_bool(0.5) { vec![disk()] } else { Vec::new() },
             run_strategy: RunStrategy::Always,
+            depends_on: Vec::new(),
         })
         .collect();
     let mut placement = Vec::new();
@@ -258,7 +259,25 @@ pub(super) fn spec(rng: &mut ChaCha8Rng, nodes: usize) -> VeSpec {
     if rng.random_bool(0.2) {
         placement.push(Constraint::MaxNodes(rng.random_range(1..=3)));
     }
-    VeSpec { state: VeState::Running, members, placement }
+    let recovery = recovery(&mut members);
+    VeSpec { state: VeState::Running, members, placement, recovery }
+}
+
+/// What is done about crashes, and who waits for whom: by what was drawn already, so that a seed stays what it was.
+fn recovery(members: &mut [MemberSpec]) -> Recovery {
+    let sizes = members.iter().map(|member| member.memory / (GIB / 2)).sum::<u64>();
+    let waits = sizes.is_multiple_of(2);
+    let (first, others) = members.split_at_mut(1);
+    others.iter_mut().filter(|_| waits).for_each(|other| {
+        other.depends_on = first.iter().map(|member| member.name.clone()).collect();
+    });
+    let on_vm_crash = if sizes % 3 == 1 { OnVmCrash::RestartVe } else { OnVmCrash::Restart };
+    let on_node_crash = match sizes % 5 {
+        1 => OnNodeCrash::RestartVe,
+        2 => OnNodeCrash::Leave,
+        _ => OnNodeCrash::RestartVm,
+    };
+    Recovery { on_vm_crash, on_node_crash, back_off: BackOff::default() }
 }
 
 fn disk() -> DiskSpec {

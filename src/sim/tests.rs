@@ -15,7 +15,7 @@ use crate::engine::id::{MemberName, NodeName, VeName, VeUid};
 use crate::engine::lrt::solver::Goal;
 use crate::engine::report::VmPhase;
 use crate::engine::spec::{
-    Boot, Constraint, Domain, MemberSpec, Resources, RunStrategy, VeSpec, VeState,
+    Boot, Constraint, Domain, MemberSpec, Recovery, Resources, RunStrategy, VeSpec, VeState,
 };
 
 const GIB: u64 = 1 << 30;
@@ -42,8 +42,10 @@ pub(super) fn spec(replicas: u32, gib: u64) -> VeSpec {
         boot: Boot::Disk,
         disks: Vec::new(),
         run_strategy: RunStrategy::Always,
+        depends_on: Vec::new(),
     };
-    VeSpec { state: VeState::Running, members: vec![member], placement: Vec::new() }
+    let (members, placement, recovery) = (vec![member], Vec::new(), Recovery::default());
+    VeSpec { state: VeState::Running, members, placement, recovery }
 }
 
 pub(super) fn apply(world: &mut World, name: &str, spec: VeSpec) -> VeUid {

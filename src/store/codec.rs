@@ -16,7 +16,7 @@ use crate::engine::id::NodeName;
 use crate::engine::record::{Kept, Record, RecordKey};
 
 /// Version of the values' layout.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// Bytes of the checksum.
 const CHECKSUM: usize = blake3::OUT_LEN;
 

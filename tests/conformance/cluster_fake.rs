@@ -9,7 +9,9 @@ use discovery::agent::fake_cluster::{FakeApiServer, FakeCluster};
 use discovery::agent::ports::{INPUT_QUEUE, PeerIdentity};
 use discovery::engine::id::{NodeName, VeName};
 use discovery::engine::report::About;
-use discovery::engine::spec::{Boot, ImageSource, MemberSpec, RunStrategy, VeSpec, VeState};
+use discovery::engine::spec::{
+    Boot, ImageSource, MemberSpec, Recovery, RunStrategy, VeSpec, VeState,
+};
 use tokio::sync::mpsc;
 
 #[derive(Default)]
@@ -35,9 +37,11 @@ impl World for InMemory {
             boot: Boot::Kernel { kernel, initrd: None, cmdline: String::new() },
             disks: Vec::new(),
             run_strategy: RunStrategy::Always,
+            depends_on: Vec::new(),
         };
         let members = vec![member];
-        self.0.apply(ve, VeSpec { state: VeState::Running, members, placement: Vec::new() });
+        let (placement, recovery) = (Vec::new(), Recovery::default());
+        self.0.apply(ve, VeSpec { state: VeState::Running, members, placement, recovery });
     }
 
     async fn delete(&self, ve: &VeName) {

@@ -18,13 +18,14 @@ use discovery::engine::lrt::relief::outlook::Outline;
 use discovery::engine::lrt::relief::protocol as relief;
 use discovery::engine::lrt::{Guest, NodeOffer};
 use discovery::engine::record::{
-    Kept, MoveReason, MoveStep, Moving, Placement, Promise, Transit, VeRecord, VmGoal, VmRecord,
+    Kept, MoveReason, MoveStep, Moving, Placement, Promise, Start, Transit, VeRecord, VmGoal,
+    VmRecord,
 };
 use discovery::engine::replica::{DiskId, Replica};
 use discovery::engine::report::{MoveProgress, VmObserved, VmPhase};
 use discovery::engine::spec::{
-    Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector, Resources,
-    RunStrategy, Terms, VeSpec, VeState, VmDefinition,
+    BackOff, Boot, Constraint, DiskSpec, Domain, ImageSource, MemberSpec, NodeSelector,
+    OnNodeCrash, OnVmCrash, Recovery, Resources, RunStrategy, Terms, VeSpec, VeState, VmDefinition,
 };
 use discovery::engine::time::Instant;
 use discovery::engine::vet::register::acceptor::Acceptor;
@@ -69,6 +70,12 @@ pub fn definition(index: u32) -> VmDefinition {
         ],
         run_strategy: RunStrategy::RerunOnFailure,
         terms: Terms { alone: true, cpu_percent: Some(150) },
+        recovery: Recovery {
+            on_vm_crash: OnVmCrash::RestartVe,
+            on_node_crash: OnNodeCrash::Leave,
+            back_off: BackOff::default(),
+        },
+        depends: true,
     }
 }
 
@@ -98,7 +105,9 @@ fn declared() -> VeDeclared {
                 boot: Boot::Disk,
                 disks: web.disks,
                 run_strategy: RunStrategy::Always,
+                depends_on: vec![MemberName::from("db")],
             }],
+            recovery: web.recovery,
             placement: vec![
                 Constraint::Spread {
                     members: vec![MemberName::from("web")],
@@ -182,7 +191,8 @@ fn offer() -> NodeOffer {
 fn ordered(index: u32, run: bool) -> OrderedVm {
     let (to, why) = (NodeName::from("node-3"), MoveReason::Load);
     let transit = if run { Transit::Leaving { to, epoch: 5, why } } else { Transit::None };
-    OrderedVm { definition: definition(index), run, may_restart: !run, transit }
+    let start = if run { Start::Waits } else { Start::Down };
+    OrderedVm { definition: definition(index), run, may_restart: !run, start, transit }
 }
 
 /// At least one message of every kind.
@@ -210,6 +220,8 @@ pub fn messages() -> Vec<Message> {
         restarts: 2,
         transit: Transit::Arriving { from: NodeName::from("node-3") },
         moved: MoveProgress::Stayed("called off".to_owned()),
+        crashed: true,
+        held: false,
     };
     vec![
         Message::Swim(Vec::new()),
@@ -348,6 +360,8 @@ pub fn kept() -> Vec<Kept> {
             order: 9,
             running: Some(Resources { cpu_milli: 2000, memory: 256 << 20 }),
             completed: false,
+            crashed: true,
+            start: Start::Waits,
             restarts: 1,
             transit: Transit::Halted,
         }),
@@ -391,6 +405,7 @@ fn record(placed: Placement) -> VeRecord {
         order: 9,
         epoch: 4,
         owing: vec![NodeName::from("node-3")],
+        restarting: Some("shop-web-0 crashed".to_owned()),
         tombstone: false,
     }
 }

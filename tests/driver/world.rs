@@ -22,7 +22,8 @@ use discovery::engine::lease::Times;
 use discovery::engine::lrt::solver::Goal;
 use discovery::engine::lrt::transit::MigrationLimits;
 use discovery::engine::spec::{
-    Boot, Constraint, DiskSpec, Domain, MemberSpec, Resources, RunStrategy, VeSpec, VeState,
+    Boot, Constraint, DiskSpec, Domain, MemberSpec, Recovery, Resources, RunStrategy, VeSpec,
+    VeState,
 };
 use discovery::net::codec as wire;
 use discovery::store::codec::{self, Stored};
@@ -328,6 +329,7 @@ pub fn shop(web: u32, spread: bool) -> VeSpec {
         boot: Boot::Disk,
         disks: vec![DiskSpec { name: "root".to_owned(), size: GIB, image: None }],
         run_strategy: RunStrategy::Always,
+        depends_on: Vec::new(),
     };
     let members = vec![MemberName::from("web")];
     let apart = Constraint::Spread { members, over: Domain::Node, continuous: true };
@@ -335,6 +337,7 @@ pub fn shop(web: u32, spread: bool) -> VeSpec {
         state: VeState::Running,
         members: vec![member("web", web, 1), member("db", 1, 2)],
         placement: if spread { vec![apart] } else { Vec::new() },
+        recovery: Recovery::default(),
     }
 }
 

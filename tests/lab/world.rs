@@ -41,11 +41,14 @@ pub struct Member<'a> {
     /// More for the kernel's command line: what the guest is to do.
     pub does: &'a str,
     pub run_strategy: &'a str,
+    /// Members that are up before: `[db]`.
+    pub depends_on: &'a str,
 }
 
 impl Default for Member<'_> {
     fn default() -> Self {
-        Self { name: "web", replicas: 1, memory: "96Mi", does: "", run_strategy: "Always" }
+        let (does, run_strategy, depends_on) = ("", "Always", "[]");
+        Self { name: "web", replicas: 1, memory: "96Mi", does, run_strategy, depends_on }
     }
 }
 
@@ -53,10 +56,10 @@ impl Member<'_> {
     /// `no_timer_check`: an emulated guest that boots beside five others on two cores may be late for its own timer, and
     /// Linux then gives up ("8254 timer not connected to IO-APIC").
     fn yaml(&self) -> String {
-        let Self { name, replicas, memory, does, run_strategy } = self;
+        let Self { name, replicas, memory, does, run_strategy, depends_on } = self;
         format!(
             "  - name: {name}\n    replicas: {replicas}\n    cpus: 1\n    memory: {memory}\n    \
-             runStrategy: {run_strategy}\n    boot:\n      \
+             runStrategy: {run_strategy}\n    dependsOn: {depends_on}\n    boot:\n      \
              kernel: {{url: \"file:///var/lib/discovery-guests/vmlinuz\"}}\n      \
              initrd: {{url: \"file:///var/lib/discovery-guests/initrd.img\"}}\n      \
              cmdline: console=ttyS0 quiet no_timer_check name={name} {does}\n    disks: [{{name: data, size: 16Mi}}]\n"

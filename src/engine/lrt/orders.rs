@@ -7,7 +7,7 @@ use super::{Lrt, solver};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::id::VmId;
-use crate::engine::record::{Promise, Transit, VmGoal, VmRecord};
+use crate::engine::record::{Promise, Start, Transit, VmGoal, VmRecord};
 use crate::engine::spec::{Resources, VmDefinition};
 use crate::engine::wire::{Message, Order, OrderedVm};
 
@@ -90,6 +90,7 @@ impl Lrt {
             // A stopped VM holds no room: it comes back through a promise too.
             return;
         }
+        vmh.let_start(vm.start);
         let size = |vm: &VmDefinition| Resources::of(vm.cpus, vm.memory);
         let more = size(&vm.definition).minus(&vmh.record.held());
         if vm.run && more != Resources::default() && !free.holds(&more) {
@@ -134,6 +135,8 @@ impl Lrt {
             order: order.order,
             running: None,
             completed: false,
+            crashed: false,
+            start: Start::Free,
             restarts: 0,
             transit: Transit::None,
         });

@@ -7,7 +7,7 @@ use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, ProcedureId, VeUid, VmId};
 use crate::engine::lease::Lease;
-use crate::engine::record::{Promise, RecordKey, Transit, VmGoal, VmRecord};
+use crate::engine::record::{Promise, RecordKey, Start, Transit, VmGoal, VmRecord};
 use crate::engine::spec::{Resources, VmDefinition};
 use crate::engine::wire::{Message, Reservation};
 
@@ -135,6 +135,8 @@ impl Lrt {
                     order: 0,
                     running: None,
                     completed: false,
+                    crashed: false,
+                    start: Start::Free,
                     restarts: 0,
                     transit: Transit::None,
                 })

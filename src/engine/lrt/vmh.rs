@@ -7,6 +7,7 @@
 //!                   └────────── back-off (run strategy) <─────────┘
 //!               paused ──Resume──>        edited or older revision ──Run (redefines)──>
 //!   goal Stop:  running ──Stop──> Stopped
+//!   goal Run, its environment is being restarted (Start::Down): the same, and its room stays its own; until it is free to start
 //!   goal Remove:        ──Remove──> record forgotten
 //!   goal Arrive:        ──Expect──> ready; it comes, paused; the order to run it continues it
 //!   goal Run, leaving:  ──Migrate──> it is there, or it stayed; either way nothing more is done with it until the
@@ -20,24 +21,25 @@ use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::effect::{Action, HypervisorCommand};
 use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, StopCause};
-use crate::engine::record::{Kept, Transit, VmGoal, VmRecord};
+use crate::engine::record::{Kept, Start, Transit, VmGoal, VmRecord};
 use crate::engine::report::{MoveProgress, VmObserved, VmPhase};
-use crate::engine::spec::{Resources, RunStrategy, VmDefinition};
+use crate::engine::spec::{BackOff, OnNodeCrash, OnVmCrash, Resources, RunStrategy, VmDefinition};
 use crate::engine::time::Instant;
 
 /// How long a guest may take to power off when asked.
 const STOP_GRACE: Duration = Duration::from_secs(15);
-/// First pause of a back-off; doubles each time.
+/// First pause after a command that failed; doubles each time.
 const BACK_OFF: Duration = Duration::from_millis(500);
-/// Longest pause of a back-off.
+/// Longest pause after commands that failed.
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
-/// A guest that ran for this long has recovered: its next failure starts a new back-off.
-const STABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// A guest that has been started is busy for a while with that: its load then says nothing of what it will be.
 const BOOTS_FOR: Duration = Duration::from_secs(60);
 /// A VM that has come by live migration is not asked to make room for so long: it would be moved to and fro.
 const STAYS_FOR: Duration = Duration::from_secs(20);
+
+/// A guest that ends so often in a row does so in a loop.
+const CRASH_LOOP: u32 = 3;
 
 #[derive(Clone, Debug)]
 pub(super) struct InFlight {
@@ -84,6 +86,18 @@ pub struct Vmh {
     ran: bool,
     /// What went wrong and has not been announced as healed.
     hurt: Option<String>,
+    /// It was free to start in this placement, in this life of the agent: what others do since is nothing to it.
+    opened: bool,
+}
+
+/// What is done about a guest that ended.
+enum Next {
+    /// It is started again.
+    Again,
+    /// All VMs of its environment are.
+    WithItsEnvironment,
+    /// Nothing, by what.
+    Left(&'static str),
 }
 
 /// What became of a command.
@@ -115,6 +129,7 @@ impl Vmh {
             came: false,
             ran,
             hurt: None,
+            opened: false,
         }
     }
 
@@ -139,9 +154,45 @@ impl Vmh {
         domain.epoch == definition.epoch && domain.revision == definition.revision
     }
 
+    /// Its room is here, and it is to run when its handler lets it.
+    fn is_held(&self) -> bool {
+        let open = match self.record.start {
+            Start::Free => self.opened || !self.record.definition.depends,
+            Start::Waits => self.opened,
+            Start::Down => false,
+        };
+        self.record.goal == VmGoal::Run && !self.record.completed && !open
+    }
+
+    /// Takes from an order whether it may be started.
+    pub(super) fn let_start(&mut self, start: Start) {
+        if self.record.start != start && [start, self.record.start].contains(&Start::Down) {
+            self.retry_at = Instant::ZERO;
+        }
+        match start {
+            Start::Free => self.opened = true,
+            Start::Waits => {}
+            Start::Down => {
+                self.opened = false;
+                self.record.crashed = false;
+                self.record.completed = false;
+                self.ends();
+            }
+        }
+        self.record.start = start;
+    }
+
+    /// It is to be ended: what becomes of its domain is no deed of the guest's.
+    fn ends(&mut self) {
+        self.hurt = None;
+        self.running_since = None;
+        self.ran = false;
+    }
+
     /// The command that would bring the VM closer to its goal.
     pub(super) fn wanted(&self) -> Option<What> {
         let state = self.domain.as_ref().map(|domain| domain.state);
+        let runs = matches!(state, Some(DomainState::Running | DomainState::Paused));
         match self.record.goal {
             VmGoal::Absent => None,
             VmGoal::Remove => Some(What::Remove),
@@ -159,11 +210,12 @@ impl Vmh {
                     && self.moved == MoveProgress::Open;
                 due.then_some(What::Migrate)
             }
-            VmGoal::Stop => {
-                let runs = matches!(state, Some(DomainState::Running | DomainState::Paused));
+            VmGoal::Run if self.record.start == Start::Down => {
                 (runs || self.record.running.is_some()).then_some(What::Stop)
             }
-            VmGoal::Run if self.record.completed => None,
+            VmGoal::Stop => (runs || self.record.running.is_some()).then_some(What::Stop),
+            VmGoal::Run if self.record.completed || self.record.crashed => None,
+            VmGoal::Run if self.is_held() && !runs => None,
             VmGoal::Run => match &self.domain {
                 None => Some(What::Run),
                 Some(domain) => match domain.state {
@@ -393,11 +445,13 @@ impl Vmh {
 
     /// Compares what is shown with the goal, when no command is under way.
     pub(super) fn judge(&mut self, before: Option<&DomainSeen>, ctx: &mut Context) {
-        if self.record.goal != VmGoal::Run || self.record.completed || self.in_transit() {
+        let record = &self.record;
+        let over = record.completed || record.crashed || record.start == Start::Down;
+        if record.goal != VmGoal::Run || over || self.in_transit() {
             return;
         }
         if ctx.lapsed {
-            return self.lapsed();
+            return self.lapsed(ctx);
         }
         match self.domain.as_ref().map(|domain| (domain.state, domain.edited.clone())) {
             Some((DomainState::Running, None)) => self.runs(ctx),
@@ -423,13 +477,17 @@ impl Vmh {
     }
 
     /// Its node is not heard, and its guard ends what runs: whatever is seen now is no deed of the guest's.
-    fn lapsed(&mut self) {
+    fn lapsed(&mut self, ctx: &mut Context) {
         let runs = self.domain.as_ref().is_some_and(|domain| domain.state == DomainState::Running);
         if !runs {
             self.running_since = None;
             let what = "was ended, as its node was not heard by its guardians";
             self.hurt.get_or_insert_with(|| what.to_owned());
             self.reason = Some(what.to_owned());
+            if self.ran && self.record.definition.recovery.on_node_crash == OnNodeCrash::RestartVe {
+                self.record.crashed = true;
+                self.keep(ctx);
+            }
         }
     }
 
@@ -446,7 +504,7 @@ impl Vmh {
     fn stopped(&mut self, cause: StopCause, ctx: &mut Context) {
         self.came = false;
         let uptime = self.running_since.take().map(|since| ctx.now.since(since));
-        if uptime.is_some_and(|uptime| uptime >= STABLE_AFTER) {
+        if uptime.is_some_and(|uptime| uptime >= BackOff::STABLE_AFTER) {
             self.failures = 0;
         }
         let (word, reason) = match cause {
@@ -456,37 +514,67 @@ impl Vmh {
             StopCause::Failed => ("was ended by the hypervisor", "Crashed"),
             StopCause::Unknown => ("was not running", "Stopped"),
         };
-        let again = match self.record.definition.run_strategy {
+        let next = self.after(cause);
+        let what_next = match next {
+            Next::Again => {
+                let pause = self.record.definition.recovery.back_off.pause(self.failures);
+                self.failures += 1;
+                self.retry_at = ctx.now + pause;
+                self.record.restarts += 1;
+                self.hurt = Some(word.to_owned());
+                let often = match self.failures {
+                    crashes if crashes >= CRASH_LOOP => format!("{crashes} times in a row; "),
+                    _ => String::new(),
+                };
+                let when =
+                    if pause.is_zero() { "now".into() } else { format!("in {}", seconds(pause)) };
+                format!("{often}started again {when}")
+            }
+            Next::WithItsEnvironment => {
+                self.record.crashed = true;
+                self.record.running = None;
+                self.record.restarts += 1;
+                "its environment is to be restarted for that".to_owned()
+            }
+            Next::Left(by) => {
+                self.record.completed = true;
+                self.record.running = None;
+                format!("{by} leaves it so")
+            }
+        };
+        self.reason = Some(format!("{word}; {what_next}"));
+        let message = format!("{} {word} on {}; {what_next}", self.name(), ctx.node);
+        self.tell(ctx, cause != StopCause::Shutdown, reason, message);
+        self.keep(ctx);
+    }
+
+    /// What is done about a guest that ended.
+    fn after(&self, cause: StopCause) -> Next {
+        let definition = &self.record.definition;
+        let again = match definition.run_strategy {
             RunStrategy::Always => true,
             RunStrategy::RerunOnFailure => cause != StopCause::Shutdown,
             // A node that lost its power ended the guest; the guest itself did not end.
             RunStrategy::Once => cause == StopCause::Unknown,
         };
-        let name = self.name();
-        if again {
-            let pause = if self.failures == 0 { Duration::ZERO } else { self.pause_again() };
-            self.failures += 1;
-            self.retry_at = ctx.now + pause;
-            self.record.restarts += 1;
-            self.hurt = Some(word.to_owned());
-            let when =
-                if pause.is_zero() { "now".into() } else { format!("in {}", seconds(pause)) };
-            self.reason = Some(format!("{word}; started again {when}"));
-            let message = format!("{name} {word} on {}; started again {when}", ctx.node);
-            self.tell(ctx, cause != StopCause::Shutdown, reason, message);
-        } else {
-            self.record.completed = true;
-            self.record.running = None;
-            self.reason = Some(format!("{word}; its run strategy leaves it so"));
-            let message =
-                format!("{name} {word} on {} and is left so by its run strategy", ctx.node);
-            self.tell(ctx, cause != StopCause::Shutdown, reason, message);
+        if !again {
+            return Next::Left("its run strategy");
         }
-        self.keep(ctx);
-    }
-
-    fn pause_again(&self) -> Duration {
-        (BACK_OFF * 2_u32.saturating_pow(self.failures.min(16))).min(MAX_BACK_OFF)
+        let recovery = &definition.recovery;
+        match cause {
+            StopCause::Shutdown => Next::Again,
+            StopCause::Unknown if recovery.on_node_crash == OnNodeCrash::RestartVe => {
+                Next::WithItsEnvironment
+            }
+            StopCause::Unknown => Next::Again,
+            StopCause::Crashed | StopCause::Destroyed | StopCause::Failed => {
+                match recovery.on_vm_crash {
+                    OnVmCrash::Restart => Next::Again,
+                    OnVmCrash::RestartVe => Next::WithItsEnvironment,
+                    OnVmCrash::Leave => Next::Left("its environment's recovery"),
+                }
+            }
+        }
     }
 
     fn tell(&self, ctx: &mut Context, warning: bool, reason: &'static str, message: String) {
@@ -506,18 +594,19 @@ impl Vmh {
         let changed = self.record.definition != definition || self.record.goal != goal;
         if changed {
             self.came = self.record.goal == VmGoal::Arrive && goal == VmGoal::Run;
-            if self.record.definition.epoch != definition.epoch || self.record.goal != goal {
+            let other = self.record.definition.epoch != definition.epoch;
+            if other || self.record.goal != goal {
                 self.record.completed = false;
+                self.record.crashed = false;
             }
+            self.opened &= !other;
             self.record.definition = definition;
             self.record.goal = goal;
             self.failures = 0;
             self.retry_at = Instant::ZERO;
             self.reason = None;
             if goal != VmGoal::Run {
-                self.hurt = None;
-                self.running_since = None;
-                self.ran = false;
+                self.ends();
             }
         }
         self.keep(ctx);
@@ -531,6 +620,10 @@ impl Vmh {
         match self.record.goal {
             VmGoal::Absent => VmPhase::Waiting,
             VmGoal::Remove => VmPhase::Removing,
+            VmGoal::Run if self.record.start == Start::Down && !self.in_transit() => {
+                let ended = !runs && self.record.running.is_none();
+                if ended { VmPhase::Stopped } else { VmPhase::Stopping }
+            }
             VmGoal::Stop if runs || self.record.running.is_some() => VmPhase::Stopping,
             VmGoal::Stop => VmPhase::Stopped,
             VmGoal::Arrive => VmPhase::Arriving,
@@ -541,7 +634,7 @@ impl Vmh {
             }
             VmGoal::Run if runs => VmPhase::Running,
             VmGoal::Run if state == Some(DomainState::Paused) => VmPhase::Paused,
-            VmGoal::Run if self.retry_at > now => VmPhase::BackOff,
+            VmGoal::Run if self.record.crashed || self.retry_at > now => VmPhase::BackOff,
             VmGoal::Run => VmPhase::Starting,
         }
     }
@@ -565,6 +658,8 @@ impl Vmh {
             restarts: self.record.restarts,
             transit: self.record.transit.clone(),
             moved: self.moved.clone(),
+            crashed: self.record.crashed,
+            held: self.is_held(),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::engine::id::{NodeName, VmId};
 use crate::engine::lease::Lease;
 use crate::engine::record::{MoveStep, VeRecord};
 use crate::engine::report::{Failover, FailoverStep, MoveProgress};
-use crate::engine::spec::MemberSpec;
+use crate::engine::spec::{MemberSpec, OnNodeCrash};
 
 impl Veh {
     /// A node says which lease its VMs are to be bound to: it holds it, and whatever they were bound to before it holds too,
@@ -70,7 +70,7 @@ impl Veh {
         let name = record.declared.name.clone();
         let here = record.placements.iter().filter(|(_, p)| p.node == *node && p.moving.is_none());
         let (stay, go): (Vec<VmId>, Vec<VmId>) =
-            here.map(|(id, _)| id.clone()).partition(|id| stays_with_its_disks(record, id));
+            here.map(|(id, _)| id.clone()).partition(|id| stays_with_its_node(record, id));
         let names = |ids: &[VmId]| ids.iter().map(|id| name.vm(id)).collect::<Vec<_>>();
         if !go.is_empty() {
             let names = names(&go);
@@ -85,12 +85,17 @@ impl Veh {
             ctx.happened_in((&self.ve, &name), true, "FailedOver", message, Some(failover));
         }
         if !stay.is_empty() {
-            let message = format!(
-                "{node} is gone; {} and the only copy of their disks wait for it to come back",
-                status::some(&names(&stay))
-            );
-            ctx.happened((&self.ve, &name), true, "WaitsForDisks", message);
+            let declared = record.declared.spec.recovery.on_node_crash == OnNodeCrash::Leave;
+            let (reason, waits) = if declared {
+                ("WaitsForNode", "waits for it to come back, as declared (recovery.onNodeCrash)")
+            } else {
+                ("WaitsForDisks", "and the only copy of its disks wait for it to come back")
+            };
+            let message = format!("{node} is gone; {} {waits}", status::some(&names(&stay)));
+            ctx.happened((&self.ve, &name), true, reason, message);
         }
+        let whole = record.declared.spec.recovery.on_node_crash == OnNodeCrash::RestartVe;
+        let whole = whole && !(go.is_empty() && stay.is_empty());
         self.note_lost(node, &go, ctx.now);
         rooms.registers.change(&self.ve, |record| {
             record.leases.remove(node);
@@ -103,6 +108,9 @@ impl Veh {
         });
         self.forget_node(node);
         self.placing_may_go_on(ctx.now);
+        if whole {
+            self.restart_whole(format!("{node} is gone"), rooms, ctx);
+        }
     }
 
     /// A migration of which an end is gone for certain: its lease is over, and no longer in the record.
@@ -148,6 +156,12 @@ fn is_used(record: &VeRecord, node: &NodeName) -> bool {
         placement.node == *node || to == Some(node)
     });
     placed || record.owing.contains(node)
+}
+
+/// A VM that is not started elsewhere when its node is gone.
+fn stays_with_its_node(record: &VeRecord, id: &VmId) -> bool {
+    let declared = record.declared.spec.recovery.on_node_crash == OnNodeCrash::Leave;
+    declared || stays_with_its_disks(record, id)
 }
 
 /// A VM with a disk that was made empty has what is on it nowhere else: it waits for its node, and is not started without.

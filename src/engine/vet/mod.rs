@@ -14,6 +14,7 @@ pub mod gateway;
 mod keepers;
 mod losses;
 mod moves;
+mod recovery;
 pub mod register;
 pub mod status;
 pub mod veh;

@@ -13,7 +13,7 @@ use crate::engine::context::Context;
 use crate::engine::host::DomainState;
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::lrt::procedure::{Aim, Ended, Request};
-use crate::engine::record::{MoveReason, MoveStep, Moving, Placement, Transit, VeRecord};
+use crate::engine::record::{MoveReason, MoveStep, Moving, Placement, Start, Transit, VeRecord};
 use crate::engine::report::{MoveProgress, VmObserved, VmPhase};
 use crate::engine::spec::{Constraint, VeState};
 use crate::engine::time::Instant;
@@ -99,7 +99,8 @@ pub fn part_of_target(
     }
     let definition = definition(record, id, moving.epoch)?;
     let transit = Transit::Arriving { from: placement.node.clone() };
-    let vm = OrderedVm { definition, run: true, may_restart: false, transit };
+    let start = Start::Free;
+    let vm = OrderedVm { definition, run: true, may_restart: false, start, transit };
     Some((moving.to.clone(), vm))
 }
 
@@ -227,6 +228,7 @@ impl Veh {
 
     fn is_still_wanted(&self, record: &VeRecord, source: &NodeName, why: MoveReason) -> bool {
         let runs = record.declared.spec.state == VeState::Running && !record.declared.deleting;
+        let runs = runs && record.restarting.is_none();
         runs && (why != MoveReason::Maintenance || self.moves.leaving.contains(source))
     }
 

@@ -1,11 +1,11 @@
 //! What people read of a virtual environment, from its record and from what the nodes say.
 
 use super::failover::stays_with_its_disks;
-use super::veh::{Veh, Wait};
+use super::veh::{Rooms, Veh, Wait};
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::record::VeRecord;
 use crate::engine::report::{Condition, Phase, VeReport, VmPhase, VmReport};
-use crate::engine::spec::VeState;
+use crate::engine::spec::{OnNodeCrash, VeState};
 
 /// How many things a sentence lists.
 const LISTED: usize = 4;
@@ -36,10 +36,11 @@ pub fn of(
     veh: &Veh,
     round: u64,
     (placing, making): (bool, Option<String>),
+    rooms: &Rooms<'_>,
     is_live: &dyn Fn(&NodeName) -> bool,
 ) -> VeReport {
     let declared = &record.declared;
-    let vms = vms(record, veh, is_live);
+    let vms = vms(record, veh, rooms, is_live);
     let words = if declared.deleting {
         deleting(record, is_live)
     } else if declared.spec.state == VeState::Terminated {
@@ -71,7 +72,12 @@ struct Words {
     settled: bool,
 }
 
-fn vms(record: &VeRecord, veh: &Veh, is_live: &dyn Fn(&NodeName) -> bool) -> Vec<VmReport> {
+fn vms(
+    record: &VeRecord,
+    veh: &Veh,
+    rooms: &Rooms<'_>,
+    is_live: &dyn Fn(&NodeName) -> bool,
+) -> Vec<VmReport> {
     let declared = record.declared.spec.vms(&record.declared.uid);
     let mut vms: Vec<VmReport> = declared
         .filter(|_| !record.declared.deleting)
@@ -89,6 +95,11 @@ fn vms(record: &VeRecord, veh: &Veh, is_live: &dyn Fn(&NodeName) -> bool) -> Vec
                 (Some(_), Some(seen)) if seen.phase == VmPhase::Migrating => {
                     let moving = placement.and_then(|placement| placement.moving.as_ref());
                     (seen.phase, moving.map(|moving| format!("moves to {}", moving.to)))
+                }
+                (Some(_), Some(seen)) if seen.held && seen.phase == VmPhase::Starting => {
+                    let waits = veh.waits_for(record, &id, rooms);
+                    let waits = (!waits.is_empty()).then(|| format!("waits for {}", some(&waits)));
+                    (seen.phase, waits)
                 }
                 (Some(_), Some(seen)) => (seen.phase, seen.reason.clone()),
             };
@@ -111,6 +122,9 @@ fn former(record: &VeRecord, id: &VmId) -> Option<String> {
 fn why_unknown(record: &VeRecord, veh: &Veh, node: &NodeName, id: &VmId) -> String {
     if stays_with_its_disks(record, id) {
         return format!("node {node} is silent, and the only copy of its disks is there");
+    }
+    if record.declared.spec.recovery.on_node_crash == OnNodeCrash::Leave {
+        return format!("node {node} is silent, and is waited for (recovery.onNodeCrash: none)");
     }
     let words = veh.losses.words(node).map(str::to_owned);
     words.unwrap_or_else(|| format!("node {node} is silent"))
@@ -172,6 +186,9 @@ fn running(
             Some(format!("{}-{} {why}", vm.id.member, vm.id.index))
         };
         return waiting(veh, phase, (placing, vms.iter().find_map(ends)), making);
+    }
+    if let Some(why) = &record.restarting {
+        return restarting(vms, why);
     }
     let mut nodes: Vec<String> =
         record.placements.values().map(|placement| placement.node.to_string()).collect();
@@ -238,6 +255,27 @@ fn running(
         progressing: Condition::yes(reason, text),
         settled,
     }
+}
+
+fn restarting(vms: &[VmReport], why: &str) -> Words {
+    let up: Vec<String> = vms.iter().filter(|vm| vm.phase != VmPhase::Stopped).map(short).collect();
+    let next = if up.is_empty() {
+        "all VMs are down, and about to be started".to_owned()
+    } else {
+        format!("all VMs are stopped, then started; waits for {} to stop", some(&up))
+    };
+    let text = format!("{why}: {next}");
+    Words {
+        phase: Phase::Running,
+        ready: Condition::no("Restarting", text.clone()),
+        placed: Condition::yes("Placed", count(vms.len())),
+        progressing: Condition::yes("Restarting", text),
+        settled: false,
+    }
+}
+
+fn short(vm: &VmReport) -> String {
+    format!("{}-{}", vm.id.member, vm.id.index)
 }
 
 fn waiting(

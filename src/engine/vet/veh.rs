@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::keepers::Keepers;
 use super::losses::Losses;
 use super::moves::{self, Moves};
+use super::recovery::Restarts;
 use super::register::Registers;
 use super::register::ballot::ReplicaSet;
 use super::status;
@@ -21,7 +22,7 @@ use crate::engine::lease::fence::Fences;
 use crate::engine::lrt::Lrt;
 use crate::engine::lrt::procedure::{Aim, Ended, Leases, Request};
 use crate::engine::lrt::solver::{Place, Problem};
-use crate::engine::record::{Placement, VeRecord};
+use crate::engine::record::{Placement, Start, VeRecord};
 use crate::engine::replica::DiskId;
 use crate::engine::report::{FailoverStep, VeReport, VmObserved, VmPhase};
 use crate::engine::spec::{MemberSpec, Resources, Terms, VeState, VmDefinition};
@@ -71,6 +72,8 @@ pub struct Veh {
     pub(super) keepers: Keepers,
     /// Silent nodes, and VMs of lost ones.
     pub(super) losses: Losses,
+    /// Restarts of the whole environment.
+    pub(super) restarts: Restarts,
     /// Nothing has been done since the agent started: a record from disk may ask for something.
     fresh: bool,
     reported: Option<VeReport>,
@@ -145,6 +148,7 @@ pub fn first_record(declared: VeDeclared, set: ReplicaSet) -> VeRecord {
         order: 0,
         epoch: 0,
         owing: Vec::new(),
+        restarting: None,
         tombstone: false,
     }
 }
@@ -190,6 +194,7 @@ impl Veh {
             moves: Moves::default(),
             keepers: Keepers::default(),
             losses: Losses::default(),
+            restarts: Restarts::default(),
             fresh: true,
             reported: None,
             again: false,
@@ -248,6 +253,7 @@ impl Veh {
         let moves = self.moves.next_wakeup();
         let others = moves.into_iter().chain(self.keepers.next_wakeup());
         let others = others.chain(self.losses.next_wakeup());
+        let others = others.chain(self.restarts.next_wakeup());
         repeats.chain(self.wait.as_ref().map(|(_, at)| *at)).chain(others).min()
     }
 
@@ -327,6 +333,16 @@ impl Veh {
             // It had no room for a larger definition; ask again in a while.
             sent.confirmed = false;
             sent.repeat_at = ctx.now + REPEAT_MAX;
+        }
+        let held = |vm: &OrderedVm| {
+            let seen = self.observed(from, &vm.definition.id);
+            vm.run && vm.start == Start::Free && seen.is_some_and(|seen| seen.held)
+        };
+        let held = self.sent.get(from).is_some_and(|sent| sent.vms.iter().any(held));
+        if held && let Some(sent) = self.sent.get_mut(from) {
+            // Its agent has restarted since.
+            sent.confirmed = false;
+            sent.repeat_at = ctx.now + REPEAT_AFTER;
         }
     }
 
@@ -473,6 +489,7 @@ impl Veh {
         self.follow_moves(rooms, ctx);
         rooms.registers.change(&self.ve, trim);
         if runs {
+            self.follow_restart(rooms, ctx);
             self.place_missing(rooms, ctx);
             self.plan_move(rooms, ctx);
         }
@@ -544,7 +561,8 @@ impl Veh {
             if let Some(definition) = definition(record, id, placement.epoch) {
                 let may_restart = turn.as_ref() == Some(id);
                 let (run, transit) = (placement.active, moves::part_of_source(placement));
-                let vm = OrderedVm { definition, run, may_restart, transit };
+                let start = self.start_of(record, (id, placement), rooms);
+                let vm = OrderedVm { definition, run, may_restart, start, transit };
                 wanted.entry(placement.node.clone()).or_default().push(vm);
             }
             if let Some((node, vm)) = moves::part_of_target(record, id, placement) {
@@ -623,8 +641,18 @@ impl Veh {
         })
     }
 
+    /// Whether the newest order lets a VM start.
+    pub(super) fn was_let(&self, id: &VmId, placement: &Placement) -> bool {
+        let sent = self.sent.get(&placement.node);
+        let vms = sent.map(|sent| sent.vms.as_slice()).unwrap_or_default();
+        vms.iter().any(|vm| {
+            let is_it = vm.definition.id == *id && vm.definition.epoch == placement.epoch;
+            is_it && vm.start == Start::Free
+        })
+    }
+
     /// Whether what a node last said was said under the newest order.
-    fn is_up_to_date(&self, node: &NodeName) -> bool {
+    pub(super) fn is_up_to_date(&self, node: &NodeName) -> bool {
         let heard = self.observed.get(node).map_or(0, |(order, _)| *order);
         self.sent.get(node).is_none_or(|sent| heard >= sent.order)
     }
@@ -658,7 +686,7 @@ impl Veh {
         let live = |node: &NodeName| *node == ctx.node || rooms.dnt.is_live(node);
         let round = rooms.registers.round(&self.ve);
         let making = rooms.lrt.making_room(&self.ve);
-        let report = status::of(record, self, round, (placing, making), &live);
+        let report = status::of(record, self, round, (placing, making), rooms, &live);
         let runs = record.declared.spec.state == VeState::Running && !record.declared.deleting;
         if report.ready.holds && runs && self.was_ready != Some(record.declared.generation) {
             let message = report.ready.message.clone();
@@ -698,6 +726,7 @@ fn trim(record: &mut VeRecord) {
         record.placements.clear();
         record.lost.clear();
         record.former.clear();
+        record.restarting = None;
         return;
     }
     let uid = record.declared.uid.clone();
@@ -712,6 +741,7 @@ fn trim(record: &mut VeRecord) {
     }
     record.lost.retain(|id| wanted.contains(id));
     if record.declared.spec.state == VeState::Terminated {
+        record.restarting = None;
         // One that is on its way is halted first: until then nobody knows where it is.
         let still = record.placements.values_mut().filter(|placement| placement.moving.is_none());
         still.for_each(|placement| placement.active = false);
@@ -754,6 +784,8 @@ pub(super) fn definition(record: &VeRecord, id: &VmId, epoch: u64) -> Option<VmD
         disks: member.disks.clone(),
         run_strategy: member.run_strategy,
         terms: Terms::of(&declared.spec.placement, &member.name),
+        recovery: declared.spec.recovery,
+        depends: !member.depends_on.is_empty(),
     })
 }
 

@@ -9,7 +9,7 @@ use discovery::engine::effect::HypervisorCommand;
 use discovery::engine::host::{DomainSeen, Failure};
 use discovery::engine::id::{VeName, VmId};
 use discovery::engine::input::{HypervisorInput, Input};
-use discovery::engine::spec::{Boot, RunStrategy, Terms, VmDefinition};
+use discovery::engine::spec::{Boot, Recovery, RunStrategy, Terms, VmDefinition};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::Receiver;
 
@@ -139,5 +139,7 @@ pub fn vm(ve: &str) -> VmDefinition {
         disks: Vec::new(),
         run_strategy: RunStrategy::Always,
         terms: Terms::default(),
+        recovery: Recovery::default(),
+        depends: false,
     }
 }

@@ -64,12 +64,13 @@ mod tests {
     use super::*;
     use crate::engine::input::VeDeclared;
     use crate::engine::replica::{DiskId, Replica};
-    use crate::engine::spec::{VeSpec, VeState};
+    use crate::engine::spec::{Recovery, VeSpec, VeState};
     use crate::engine::vet::register::ballot::ReplicaSet;
     use crate::engine::vet::veh::first_record;
 
     fn record(generation: i64) -> VeRecord {
-        let spec = VeSpec { state: VeState::Running, members: Vec::new(), placement: Vec::new() };
+        let (members, placement, recovery) = (Vec::new(), Vec::new(), Recovery::default());
+        let spec = VeSpec { state: VeState::Running, members, placement, recovery };
         let declared = VeDeclared {
             uid: "u".into(),
             name: crate::engine::id::VeName::new("ns", "ve"),

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::id::{MemberName, VeName, VeUid};
-use crate::engine::spec::{Boot, NodeSelector, Resources, RunStrategy, Terms};
+use crate::engine::spec::{Boot, NodeSelector, Recovery, Resources, RunStrategy, Terms};
 
 const MIB: u64 = 1 << 20;
 
@@ -27,6 +27,8 @@ fn vm(member: &str, index: u32, memory_mib: u64) -> VmDefinition {
         disks: Vec::new(),
         run_strategy: RunStrategy::Always,
         terms: Terms::default(),
+        recovery: Recovery::default(),
+        depends: false,
     }
 }
 

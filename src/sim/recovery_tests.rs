@@ -1,0 +1,250 @@
+//! What environments declare about crashes, and about who starts before whom.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::tests::{apply, is_ready, spec, world};
+use super::world::World;
+use crate::engine::host::StopCause;
+use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
+use crate::engine::report::VmPhase;
+use crate::engine::spec::{
+    BackOff, Constraint, Domain, MemberSpec, OnNodeCrash, OnVmCrash, Recovery, VeSpec, VeState,
+};
+
+const SOON: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_millis(10);
+
+/// Two of `web`, which wait for one `db`, each on a node of its own.
+fn shop(recovery: Recovery) -> VeSpec {
+    let mut shop = spec(2, 1);
+    let db = MemberSpec { name: MemberName::from("db"), replicas: 1, ..shop.members[0].clone() };
+    shop.members[0].depends_on = vec![db.name.clone()];
+    shop.members.push(db);
+    let apart = Constraint::Spread { members: Vec::new(), over: Domain::Node, continuous: true };
+    VeSpec { placement: vec![apart], recovery, ..shop }
+}
+
+fn applied(world: &mut World, recovery: Recovery) -> VeUid {
+    let uid = apply(world, "shop", shop(recovery));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    // Nodes have leases that others guard.
+    world.run_for(Duration::from_secs(5));
+    uid
+}
+
+/// Each VM's start that runs.
+fn starts(world: &World) -> BTreeMap<VmId, u64> {
+    let running = world.running().into_iter();
+    let start =
+        |(id, node): (VmId, NodeName)| Some((id.clone(), world.host(&node)?.guest(&id)?.start));
+    running.filter_map(start).collect()
+}
+
+fn member(world: &World, name: &str) -> Option<(VmId, NodeName)> {
+    world.running().into_iter().find(|(id, _)| id.member.as_str() == name)
+}
+
+fn crash(world: &mut World, name: &str) -> VmId {
+    let (id, node) = member(world, name).expect("it runs");
+    assert!(world.stop_guest(&node, &id, StopCause::Crashed), "the fault fired");
+    id
+}
+
+/// Until the environment is ready; `web` never runs before `db` does.
+fn comes_up_in_order(world: &mut World, uid: &VeUid, case: &str) {
+    let mut db_ran = false;
+    for _ in 0..SOON.as_millis() / STEP.as_millis() {
+        db_ran |= member(world, "db").is_some();
+        assert!(db_ran || member(world, "web").is_none(), "{case}: before what it depends on");
+        if is_ready(world, uid) && starts(world).len() == 3 {
+            return;
+        }
+        world.run_for(STEP);
+    }
+    panic!("{case}: not ready in time");
+}
+
+fn phase(world: &World, uid: &VeUid, id: &VmId) -> Option<VmPhase> {
+    let status = world.api.get(uid)?.status.as_ref()?;
+    status.vms.iter().find(|vm| vm.id == *id).map(|vm| vm.phase)
+}
+
+#[test]
+fn vms_start_after_those_that_they_depend_on_at_first_and_after_the_power_of_all_nodes_failed() {
+    for seed in 0..8 {
+        let mut world = world(4, seed);
+        let uid = apply(&mut world, "shop", shop(Recovery::default()));
+        comes_up_in_order(&mut world, &uid, &format!("at first, seed {seed}"));
+        let nodes = world.names();
+        nodes.iter().for_each(|node| world.power_off(node));
+        assert_eq!(starts(&world).len(), 0, "the fault fired");
+        for node in &nodes {
+            world.start_agent(node);
+            world.run_for(Duration::from_millis(300));
+        }
+        comes_up_in_order(&mut world, &uid, &format!("after the power failure, seed {seed}"));
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_vm_that_runs_is_not_stopped_when_what_it_depends_on_ends() {
+    let mut world = world(4, 1);
+    applied(&mut world, Recovery::default());
+    let before = starts(&world);
+    let db = crash(&mut world, "db");
+    assert!(world.run_while_not(SOON, |world| member(world, "db").is_some()));
+    let after = starts(&world);
+    let changed: Vec<&VmId> = before.keys().filter(|id| before.get(id) != after.get(id)).collect();
+    assert_eq!(changed, [&db]);
+}
+
+#[test]
+fn one_that_crashed_is_started_again_while_what_it_depends_on_is_down() {
+    let mut world = world(4, 1);
+    applied(&mut world, Recovery { on_vm_crash: OnVmCrash::Restart, ..Recovery::default() });
+    let (db, db_node) = member(&world, "db").expect("it runs");
+    for _ in 0..6 {
+        // It comes to wait for some seconds.
+        world.run_while_not(SOON, |world| member(world, "db").is_some());
+        assert!(world.stop_guest(&db_node, &db, StopCause::Crashed), "the fault fired");
+    }
+    world.run_for(Duration::from_secs(2));
+    crash(&mut world, "web");
+    let both = |world: &World| starts(world).len() == 2;
+    assert!(world.run_while_not(Duration::from_secs(5), both), "web is back");
+    assert_eq!(member(&world, "db"), None, "db is still down");
+}
+
+#[test]
+fn an_environment_is_restarted_whole_when_a_vm_crashes_if_it_is_declared_so() {
+    for seed in 0..8 {
+        let mut world = world(4, seed);
+        let recovery = Recovery { on_vm_crash: OnVmCrash::RestartVe, ..Recovery::default() };
+        let uid = applied(&mut world, recovery);
+        let before = starts(&world);
+        crash(&mut world, "web");
+        let all_down = world.run_while_not(SOON, |world| starts(world).is_empty());
+        assert!(all_down, "seed {seed}: none is started before all are down");
+        comes_up_in_order(&mut world, &uid, &format!("seed {seed}"));
+        let after = starts(&world);
+        assert!(before.iter().all(|(id, start)| after[id] > *start), "{before:?} {after:?}");
+        let told = world.happened.iter().filter(|(_, _, told)| told.reason == "Restarting");
+        assert_eq!(told.count(), 1, "seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+        world.run_for(SOON);
+        assert_eq!(starts(&world), after, "seed {seed}: once is enough");
+    }
+}
+
+#[test]
+fn a_whole_restart_is_ended_by_the_next_handler_when_the_first_one_dies() {
+    let mut interrupted = 0;
+    for seed in 0..12 {
+        let mut world = world(5, seed);
+        let recovery = Recovery { on_vm_crash: OnVmCrash::RestartVe, ..Recovery::default() };
+        let uid = applied(&mut world, recovery);
+        let status =
+            world.api.get(&uid).and_then(|object| object.status.clone()).expect("a status");
+        let handler = status.replica_set[0].node.clone();
+        crash(&mut world, "web");
+        world.run_for(Duration::from_millis(20 * seed));
+        interrupted += u32::from(starts(&world).len() < 3);
+        world.power_off(&handler);
+        let whole = |world: &World| starts(world).len() == 3;
+        assert!(world.run_while_not(SOON * 2, whole), "seed {seed}");
+        world.start_agent(&handler);
+        assert!(world.run_while_not(SOON * 2, |w| is_ready(w, &uid) && whole(w)), "seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+    assert!(interrupted >= 6, "in the midst of it {interrupted} times");
+}
+
+#[test]
+fn a_vm_that_crashed_is_left_so_until_it_is_declared_anew_if_it_is_declared_so() {
+    let mut world = world(4, 1);
+    let recovery = Recovery { on_vm_crash: OnVmCrash::Leave, ..Recovery::default() };
+    let uid = applied(&mut world, recovery);
+    let id = crash(&mut world, "web");
+    world.run_for(SOON);
+    assert_eq!(starts(&world).len(), 2);
+    assert_eq!(phase(&world, &uid, &id), Some(VmPhase::Completed));
+    let terminated = VeSpec { state: VeState::Terminated, ..shop(recovery) };
+    apply(&mut world, "shop", terminated);
+    assert!(world.run_while_not(SOON, |world| starts(world).is_empty()));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    apply(&mut world, "shop", shop(recovery));
+    comes_up_in_order(&mut world, &uid, "declared anew");
+}
+
+#[test]
+fn vms_wait_for_their_node_if_it_is_declared_so() {
+    let mut world = world(5, 1);
+    let recovery = Recovery { on_node_crash: OnNodeCrash::Leave, ..Recovery::default() };
+    let uid = applied(&mut world, recovery);
+    let (id, node) = member(&world, "web").expect("it runs");
+    world.power_off(&node);
+    world.run_for(SOON);
+    assert_eq!(starts(&world).len(), 2, "the fault fired, and nothing is started elsewhere");
+    assert_eq!(phase(&world, &uid, &id), Some(VmPhase::Unknown));
+    world.start_agent(&node);
+    assert!(world.run_while_not(SOON, |world| starts(world).len() == 3));
+    assert!(world.running().contains(&(id, node)), "where it was");
+    assert_eq!(world.broken, vec![]);
+}
+
+#[test]
+fn an_environment_is_restarted_whole_when_a_node_is_gone_or_was_if_it_is_declared_so() {
+    for (seed, away) in
+        [(1, SOON), (2, SOON), (3, Duration::from_secs(1)), (4, Duration::from_secs(1))]
+    {
+        let mut world = world(5, seed);
+        let recovery = Recovery { on_node_crash: OnNodeCrash::RestartVe, ..Recovery::default() };
+        let uid = applied(&mut world, recovery);
+        let before = starts(&world);
+        let (_, node) = member(&world, "web").expect("it runs");
+        world.power_off(&node);
+        assert_eq!(starts(&world).len(), 2, "the fault fired");
+        let back = world.now() + away;
+        let all_down = world.run_while_not(away, |world| starts(world).is_empty());
+        assert_eq!(all_down, away == SOON, "seed {seed}");
+        while world.now() < back {
+            world.run_for(STEP);
+        }
+        world.start_agent(&node);
+        let anew = |world: &World| {
+            let now = starts(world);
+            before.iter().all(|(id, start)| now.get(id).is_some_and(|now| now > start))
+        };
+        assert!(world.run_while_not(SOON, |w| is_ready(w, &uid) && anew(w)), "seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
+#[test]
+fn what_crashes_again_and_again_waits_longer_and_longer_and_says_so() {
+    for whole in [false, true] {
+        let mut world = world(4, 1);
+        let seconds = Duration::from_secs;
+        let back_off = BackOff { first: seconds(4), longest: seconds(10) };
+        let on_vm_crash = if whole { OnVmCrash::RestartVe } else { OnVmCrash::Restart };
+        let uid = applied(&mut world, Recovery { on_vm_crash, back_off, ..Recovery::default() });
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            crash(&mut world, "db");
+            let at = world.now();
+            assert!(world.run_while_not(SOON, |world| starts(world).len() < 3), "whole: {whole}");
+            let up = |world: &World| is_ready(world, &uid) && starts(world).len() == 3;
+            assert!(world.run_while_not(SOON, up), "whole: {whole}");
+            pauses.push(world.now().since(at).as_secs());
+        }
+        let about = [(0, 2), (4, 6), (8, 10), (10, 12), (10, 12)];
+        let within =
+            pauses.iter().zip(about).all(|(pause, (low, high))| (low..=high).contains(pause));
+        assert!(within, "{pauses:?}, whole: {whole}");
+        let said = |words: &str| world.happened.iter().any(|(_, _, h)| h.message.contains(words));
+        assert!(said(if whole { "10 s from now" } else { "5 times in a row" }), "whole: {whole}");
+        assert_eq!(world.broken, vec![], "whole: {whole}");
+    }
+}
