@@ -139,6 +139,14 @@ pub enum Measure {
         #[command(flatten)]
         how: How,
     },
+    /// A guest is killed, until it runs again
+    Crash {
+        #[command(flatten)]
+        how: How,
+        /// With an API server that is away
+        #[arg(long, value_parser = ["running", "stopped"], default_value = "running")]
+        api_server: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -242,6 +250,7 @@ pub fn measure(lab: &Lab, verb: &Measure) -> Result<()> {
     let (loss, how, api_stopped) = match verb {
         Measure::Failover { how, api_server } => (Loss::Power, how, api_server == "stopped"),
         Measure::Cut { how } => (Loss::Cut, how, false),
+        Measure::Crash { how, api_server } => (Loss::Crash, how, api_server == "stopped"),
     };
     let wanted = Measurement { loss, times: how.times, api_stopped, deadline: how.deadline };
     let samples = lab.measure_loss(wanted)?;

@@ -1,4 +1,4 @@
-//! How long a VM is away: a node loses its power, or is cut off while its guests live on, many times.
+//! How long a VM is away: a node loses its power, or is cut off while its guests live on, or the guest is killed, many times.
 //!
 //! From outside, in the recorder's times: when the old instance ended, when the new one was started, and when its guest
 //! ran. How that time is made up is told by the agents' own log lines (see [`steps`]).
@@ -25,6 +25,8 @@ const NAMESPACE: &str = "measure";
 /// The one VM that is measured, as its domain is called.
 const VM: &str = "measure.ve0-web-0";
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A guest that crashes after less than this time is made to wait before it is started again.
+const CALM: Duration = Duration::from_secs(62);
 /// From a started QEMU to a guest whose processors run; some seconds on a busy host.
 const RUNS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -36,6 +38,8 @@ pub enum Loss {
     Power,
     /// Its network; its guests live on.
     Cut,
+    /// Nothing: only the guest is killed.
+    Crash,
 }
 
 /// What is to be measured.
@@ -97,6 +101,9 @@ impl Lab {
         let mut samples = Vec::new();
         for number in 1..=wanted.times {
             self.until_whole(&all, wanted.deadline)?;
+            if wanted.loss == Loss::Crash {
+                thread::sleep(CALM);
+            }
             let sample = self.lose(wanted, tape)?;
             self.say(&format!(
                 "{number} of {}: {} -> {}: ended after {:.3} s, started after {:.3} s, running after {:.3} s",
@@ -141,16 +148,20 @@ impl Lab {
             Loss::Cut => {
                 self.fire(&Fault::Cut { node: node.clone(), one_way: None, from: vec![] })?
             }
+            Loss::Crash => self.fire(&Fault::Guest { node: node.clone(), vm: Some(VM.into()) })?,
         };
         if fired.already {
             return Err(LabError::NotFired { fault: format!("loss of {node}"), detail: fired.did });
         }
-        let elsewhere = || {
+        let again = || {
             let running = qemus(&self.layout);
-            running.iter().any(|one| one.qemu.name == VM && one.node != node)
+            let stays = wanted.loss == Loss::Crash;
+            running
+                .iter()
+                .any(|one| one.qemu.name == VM && one.pid != old.pid && (stays || one.node != node))
         };
-        wait_for(&format!("{VM} to run elsewhere"), wanted.deadline, "is there failover?", || {
-            elsewhere() || {
+        wait_for(&format!("{VM} to run again"), wanted.deadline, "is there failover?", || {
+            again() || {
                 thread::sleep(LOOK_EVERY);
                 false
             }
@@ -166,9 +177,9 @@ impl Lab {
         wait_for("the recorder to see it run", RUNS_WITHIN, "see its file", know)?;
         // Waited for.
         let (before, after) = found.ok_or_else(|| LabError::NoSuchDomain(VM.into()))?;
-        // A power loss is when the guest died; a cut is when the cable was taken.
+        // A power loss or a crash is when the guest died; a cut is when the cable was taken.
         let at_ns = match wanted.loss {
-            Loss::Power => before.to_ns.unwrap_or(at_ns),
+            Loss::Power | Loss::Crash => before.to_ns.unwrap_or(at_ns),
             Loss::Cut => at_ns,
         };
         let steps = Steps::read(&self.layout, VM, &node, at_ns);
