@@ -60,6 +60,7 @@ impl Beliefs {
             Input::Guard(_) => "engine_inputs_guard",
             Input::PeerKnown(_) | Input::PeerRevoked(_) => "engine_inputs_peer",
             Input::GoAway(_) => "engine_inputs_end",
+            Input::Switched { .. } => "engine_inputs_power",
         };
         self.count(name, 1);
         match input {
@@ -92,6 +93,7 @@ impl Beliefs {
             Action::Hypervisor { .. } => "engine_hypervisor_commands",
             Action::Cluster(_) => "engine_cluster_actions",
             Action::Guard(_) => "engine_guard_allowances",
+            Action::SwitchOff { .. } => "engine_machines_to_switch_off",
         };
         self.count(name, 1);
         match action {

@@ -20,7 +20,9 @@ use tokio::sync::mpsc;
 use super::beliefs::Beliefs;
 use super::clock;
 use super::journal::{Change, Journal, JournalError, RETRY, Recovered, Written};
-use super::ports::{Cluster, Guard, Hypervisor, PeerIdentity, PeerNews, Peers, Stranger};
+use super::ports::{
+    Cluster, Guard, Hypervisor, PeerIdentity, PeerNews, Peers, PowerSwitch, Stranger,
+};
 use super::snapshot::Board;
 use crate::engine::effect::{Action, ClusterAction, Effects};
 use crate::engine::id::NodeName;
@@ -61,6 +63,8 @@ pub struct Ports {
     pub cluster: Arc<dyn Cluster>,
     /// Ends this node's VMs when their time is over, whatever becomes of this agent.
     pub guard: Arc<dyn Guard>,
+    /// Switches peers' machines off, where something can.
+    pub power: Option<Arc<dyn PowerSwitch>>,
 }
 
 /// What the rims put things into, seen from this end.
@@ -139,7 +143,9 @@ impl Driver {
         let (node, seed, threshold_s) = (config.node.clone(), config.seed, config.threshold_s);
         let (goal, limits) = (config.goal, config.limits);
         let (times, failover) = (config.times, config.failover);
-        let made = Config { node, seed, threshold_s, goal, limits, times, failover };
+        let can_switch_off = ports.power.is_some();
+        let made =
+            Config { node, seed, threshold_s, goal, limits, times, failover, can_switch_off };
         let (engine, first) = Engine::recover(made, recovered.kept, clock::now());
         let peers = recovered.peers.into_iter().filter(|peer| peer.node != config.node);
         let pinned = peers.map(|peer| (peer.node.clone(), peer)).collect();
@@ -354,6 +360,11 @@ impl Driver {
                 self.ports.cluster.submit(action);
             }
             Action::Guard(allowance) => self.ports.guard.allow(allowance),
+            Action::SwitchOff { holder, epoch } => {
+                if let Some(power) = &self.ports.power {
+                    power.switch_off(holder, epoch);
+                }
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //!   rims -- Input ----> [queue] --+                          +--> Peers::send
 //!   k8s  -- PeerNews -> [queue] --+-> driver -> journal ---->+--> Hypervisor::submit
 //!   net  -- Stranger -> [queue] --+   Engine    (thread)     +--> Cluster::submit
-//!   clock (timers) ---------------+     |                    +--> Guard::allow
+//!   clock (timers) ---------------+     |                    +--> Guard::allow, PowerSwitch::switch_off
 //!                                       +--> Board: what the admin pages show
 //! ```
 //!
@@ -20,9 +20,11 @@ pub mod fake_cluster;
 pub mod fake_guard;
 pub mod fake_hypervisor;
 pub mod fake_peers;
+pub mod fake_power;
 pub mod fake_tunnels;
 pub mod journal;
 pub mod memory_store;
 pub mod ours;
 pub mod ports;
+pub mod power_command;
 pub mod snapshot;

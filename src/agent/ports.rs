@@ -16,6 +16,7 @@ use crate::engine::effect::{ClusterAction, HypervisorCommand};
 use crate::engine::guard::Allowance;
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::input::Input;
+use crate::engine::replica::Replica;
 use crate::engine::wire::Message;
 
 /// How many inputs may wait for the engine. The engine takes microseconds per input; a full queue means
@@ -186,6 +187,14 @@ pub trait Guard: Send + Sync + 'static {
     /// Tells it, and returns at once. The newest allowance is told again whenever the guard comes back; older ones that it has
     /// not been told are dropped.
     fn allow(&self, allowance: Allowance);
+}
+
+/// Switches peers' machines off by what manages them from outside (a management controller, a power strip, a hypervisor below
+/// them). Reports [`Input::Switched`], exactly once for each time it is asked.
+pub trait PowerSwitch: Send + Sync + 'static {
+    /// Starts to switch a machine off, and returns at once. Success is reported only when the machine is off for certain; one
+    /// that is off already is. Whether somebody switches it on again later makes no difference.
+    fn switch_off(&self, holder: Replica, epoch: u64);
 }
 
 /// What the Kubernetes rim learns about peers, for the driver to pin and revoke.

@@ -67,6 +67,8 @@ pub enum Bug {
     BuriedAlive,
     /// A node with another disk vouches for what its former one let run.
     OtherDiskVouches,
+    /// A machine is switched off before its guardians have promised never to renew its lease.
+    OffBeforePromise,
 }
 
 impl Bug {
@@ -103,6 +105,7 @@ impl Bug {
         Self::HalfPlaced,
         Self::BuriedAlive,
         Self::OtherDiskVouches,
+        Self::OffBeforePromise,
     ];
 
     /// Its word, and what it is.
@@ -199,6 +202,10 @@ impl Bug {
             Self::OtherDiskVouches => (
                 "other-disk-vouches",
                 "A node with another disk vouches for what its former one let run.",
+            ),
+            Self::OffBeforePromise => (
+                "off-before-promise",
+                "A machine is switched off before its guardians have promised never to renew its lease.",
             ),
         }
     }

@@ -43,6 +43,14 @@ pub enum Action {
     Cluster(ClusterAction),
     /// Tell this node's guard how long its VMs may run.
     Guard(Allowance),
+    /// Have a peer's machine switched off by what manages it from outside: it is silent, and its guardians have promised never
+    /// to renew this lease. Asked for only where [`super::Config::can_switch_off`] says so.
+    SwitchOff {
+        /// Whose machine.
+        holder: Replica,
+        /// Comes back in [`super::input::Input::Switched`].
+        epoch: u64,
+    },
 }
 
 /// A command for the hypervisor. All are idempotent. The engine gives one at a time per VM.

@@ -33,6 +33,16 @@ pub enum Input {
     Hypervisor(HypervisorInput),
     /// This node's guard.
     Guard(GuardInput),
+    /// A peer's machine was to be switched off.
+    Switched {
+        /// Whose.
+        holder: Replica,
+        /// As it was asked for.
+        epoch: u64,
+        /// It is off, for certain: whatever ran there has ended, and the machine does nothing unless it boots. Or why that is
+        /// not known.
+        result: Result<(), String>,
+    },
     /// The agent is about to end, in order, and another life of it is to follow within this time. See
     /// [`super::Engine::may_go`].
     GoAway(Duration),

@@ -84,6 +84,8 @@ pub struct Config {
     pub times: Times,
     /// What live migrations may take of this node.
     pub limits: MigrationLimits,
+    /// This agent can have peers' machines switched off from outside.
+    pub can_switch_off: bool,
 }
 
 /// One agent's engine.
@@ -140,7 +142,7 @@ impl Engine {
                 .with_limits(config.limits),
             tenant: Tenant::recover(own.clone(), incarnation, config.times, leases),
             guardian: Guardian::recover(wards, now),
-            fences: Fences::default(),
+            fences: Fences::new(config.can_switch_off),
             registers: Registers::recover(own, registers, now),
             vehs: BTreeMap::new(),
             gateway: Gateway::default(),
@@ -168,6 +170,11 @@ impl Engine {
             Input::Guard(input) => {
                 let starting = self.lrt.is_starting();
                 self.tenant.guard(&input, starting, &mut self.ctx);
+            }
+            Input::Switched { holder, epoch, result } => {
+                if self.fences.switched(&holder, epoch, result, &mut self.ctx) {
+                    self.node_is_gone(&holder.node);
+                }
             }
             Input::GoAway(lasts) => self.go_away(lasts),
             Input::Hypervisor(input) => {
@@ -496,7 +503,7 @@ impl Engine {
                 return self.tenant.hear(from, &message, &mut self.ctx);
             }
             Said::Alive(_) | Said::Away(_) | Said::Fencing(_) | Said::Fenced => {
-                if self.fences.hear(from, &message, self.ctx.now) {
+                if self.fences.hear(from, &message, &mut self.ctx) {
                     self.node_is_gone(&message.holder.node);
                 }
                 return;

@@ -360,3 +360,42 @@ fn failover_is_switched_off_and_on_again_without_touching_a_vm() {
     assert!(world.run_while_not(FAILOVER, |world| place(world, &vm).is_some()));
     assert_eq!(world.broken, vec![]);
 }
+
+#[test]
+fn a_machine_that_can_be_switched_off_is_and_its_vms_run_elsewhere_before_their_lease_has_ended() {
+    for seed in 0..8 {
+        let mut world = world(5, seed);
+        world.set_power_switch(Ok(Duration::from_secs(1)));
+        let uid = running(&mut world, 2);
+        let (vm, node) = victim(&world);
+        let cut_at = world.now();
+        cut_off(&mut world, &node);
+        let elsewhere = |world: &World| place(world, &vm).is_some_and(|now| now != node);
+        assert!(world.run_while_not(FAILOVER, elsewhere), "seed {seed}");
+        // F has passed, W and the margin have not.
+        let took = world.now().since(cut_at);
+        assert!(took < Duration::from_secs(9), "{took:?}, seed {seed}");
+        assert_eq!(world.switched_off, 1, "seed {seed}");
+        assert!(told(&world, "SwitchedOff") > 0, "seed {seed}");
+        world.network.mend();
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "seed {seed}");
+        world.run_for(SOON);
+        assert_eq!((world.broken, world.switched_off), (vec![], 1), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_machine_that_cannot_be_switched_off_is_waited_for_and_people_are_told_why() {
+    let mut world = world(5, 1);
+    world.set_power_switch(Err("its controller does not answer"));
+    running(&mut world, 2);
+    let (vm, node) = victim(&world);
+    world.power_off(&node);
+    let at = world.now();
+    assert!(world.run_while_not(FAILOVER, |world| place(world, &vm).is_some()));
+    assert!(world.now().since(at) > Duration::from_secs(9), "by its guardians' proof");
+    let why = "n1 is silent, and cannot be switched off: its controller does not answer";
+    let why = why.replace("n1", node.as_str());
+    assert!(world.happened.iter().any(|(_, _, told)| told.message.starts_with(&why)));
+    assert_eq!((world.broken, world.switched_off), (vec![], 0));
+}

@@ -23,6 +23,9 @@ const GIB: u64 = 1 << 30;
 
 /// Each node has a watchdog with this time-out, as `docs/protection.md` advises.
 const WATCHDOG: Duration = Duration::from_secs(6);
+/// In one world of so many machines can be switched off from outside, which takes this time.
+const SWITCHES: u64 = 4;
+const SWITCHES_IN: Duration = Duration::from_millis(1500);
 /// How likely a migration fails, and that its last answer is lost.
 const MIGRATION_FAULTS: (f64, f64) = (0.15, 0.15);
 /// How likely people take back what they have just changed.
@@ -94,6 +97,9 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
     world.lives = remember.then(Vec::new);
     world.keeps_little = !remember;
     world.set_watchdog(WATCHDOG);
+    if seed.is_multiple_of(SWITCHES) {
+        world.set_power_switch(Ok(SWITCHES_IN));
+    }
     if shape.kinds.contains(&FaultKind::Clock) {
         world.boot_clocks = true;
     }

@@ -27,6 +27,7 @@ use crate::engine::lrt::relief::THRESHOLD_S;
 use crate::engine::lrt::solver::Goal;
 use crate::engine::lrt::transit::MigrationLimits;
 use crate::engine::record::{Kept, Record, RecordKey};
+use crate::engine::replica::Replica;
 use crate::engine::report::{Happening, VeReport};
 use crate::engine::spec::{Resources, VeSpec};
 use crate::engine::time::Instant;
@@ -52,6 +53,8 @@ pub struct Setup {
 
 /// Between two samples of what guests use.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Somebody switches a machine on again that was switched off, this long after.
+const SWITCHED_ON_AFTER: Duration = Duration::from_secs(30);
 
 /// What is about to happen at any time; more is a storm that feeds itself.
 const MOST_PENDING: usize = 100_000;
@@ -107,6 +110,13 @@ pub(super) enum Event {
         node: NodeName,
         boot: u64,
         hold: u64,
+    },
+    /// What manages a machine does what it was asked to do.
+    SwitchOff {
+        by: NodeName,
+        life: u64,
+        holder: Box<Replica>,
+        epoch: u64,
     },
     /// A fault ends.
     Over(Box<Over>),
@@ -186,6 +196,11 @@ pub struct World {
     pub watchdog: Option<Duration>,
     /// Each node's clock begins anew when it boots, as CLOCK_BOOTTIME does.
     pub boot_clocks: bool,
+    /// What manages machines from outside, if anything does: how long it takes to switch one off, or why it cannot. It counts for
+    /// agents that are started from now on.
+    pub power_switch: Option<Result<Duration, &'static str>>,
+    /// How often it has switched one off.
+    pub switched_off: u64,
     /// Whether agents that are started from now on let their nodes be taken over.
     pub failover: bool,
     /// Of what people are told only the last is kept.
@@ -243,6 +258,8 @@ impl World {
             events: 0,
             watchdog: None,
             boot_clocks: false,
+            power_switch: None,
+            switched_off: 0,
             failover: true,
             keeps_little: false,
             under_way: 0,
@@ -342,6 +359,15 @@ impl World {
         }
     }
 
+    /// Machines are managed from outside: that is known to agents that start anew, now.
+    pub fn set_power_switch(&mut self, switch: Result<Duration, &'static str>) {
+        self.power_switch = Some(switch);
+        for name in self.names() {
+            self.kill_agent(&name);
+            self.start_agent(&name);
+        }
+    }
+
     /// A majority of the disks that kept some environment's record is gone.
     #[must_use]
     pub fn has_lost_some(&self) -> bool {
@@ -384,6 +410,7 @@ impl World {
             failover: self.failover,
             times: Times::default(),
             limits: MigrationLimits::default(),
+            can_switch_off: self.power_switch.is_some(),
         };
         let kept = node.disk.values().cloned().collect();
         let (engine, effects) = Engine::recover(config, kept, node.clock.local(now));
@@ -640,6 +667,9 @@ impl World {
             Event::Api { from, action } => self.api_call(&from, *action),
             Event::Written { node, life } => self.written(&node, life),
             Event::Watchdog { node, boot, hold } => self.watchdog_barks(&node, boot, hold),
+            Event::SwitchOff { by, life, holder, epoch } => {
+                self.switch_off((&by, life), *holder, epoch);
+            }
             Event::Over(over) => self.fault_over(*over),
         }
         self.check_machines();
@@ -744,6 +774,11 @@ impl World {
                     self.push(delay, Event::Command { node, boot, request, command, life });
                 }
                 Action::Guard(allowance) => self.tell_guard(name, boot, allowance),
+                Action::SwitchOff { holder, epoch } => {
+                    let takes = self.power_switch.and_then(Result::ok).unwrap_or_default();
+                    let (by, holder) = (name.clone(), Box::new(holder));
+                    self.push(takes, Event::SwitchOff { by, life, holder, epoch });
+                }
                 Action::Cluster(ClusterAction::Happened(happening)) => {
                     if !self.keeps_little {
                         self.happened.push((self.now, name.clone(), happening));
@@ -772,6 +807,25 @@ impl World {
                     self.push(delay, Event::Api { from, action });
                 }
             }
+        }
+    }
+
+    /// A machine is switched off, if it was not off already, and on again by somebody a while later.
+    fn switch_off(&mut self, (by, life): (&NodeName, u64), holder: Replica, epoch: u64) {
+        let result = match self.power_switch {
+            Some(Err(why)) => Err(why.to_owned()),
+            _ => Ok(()),
+        };
+        let is_on = self.nodes.get(&holder.node).is_some_and(|node| {
+            node.engine.is_some() || node.frozen || node.host.running().next().is_some()
+        });
+        if result.is_ok() && is_on {
+            self.switched_off += 1;
+            self.power_off(&holder.node);
+            self.start_after(&holder.node, SWITCHED_ON_AFTER);
+        }
+        if self.nodes.get(by).is_some_and(|node| node.life == life) {
+            self.handle(by, Input::Switched { holder, epoch, result });
         }
     }
 

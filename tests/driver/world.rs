@@ -111,6 +111,7 @@ impl World {
             peers: Arc::new(peers),
             cluster: Arc::new(cluster),
             guard,
+            power: None,
         };
         let mailboxes =
             Mailboxes { inputs: inputs_end, peer_news: peer_news_end, strangers: strangers_end };

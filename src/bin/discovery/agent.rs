@@ -9,7 +9,8 @@ use std::time::Duration;
 use discovery::admin::Admin;
 use discovery::agent::driver::{Driver, DriverConfig, Mailboxes, Ports};
 use discovery::agent::journal::{Codec, Journal, Loaded, Recovered};
-use discovery::agent::ports::INPUT_QUEUE;
+use discovery::agent::ports::{INPUT_QUEUE, PowerSwitch};
+use discovery::agent::power_command::PowerCommand;
 use discovery::agent::snapshot::{Board, CounterSource};
 use discovery::engine::id::NodeName;
 use discovery::engine::lrt::transit::MigrationLimits;
@@ -35,6 +36,8 @@ const BLOCKING_THREADS: usize = 4;
 const JOURNAL: &str = "journal.redb";
 /// News of peers, and strangers, that may wait: they come in bursts of a cluster's size.
 const PEER_QUEUE: usize = 256;
+/// How long it may take to switch a machine off. Management controllers take seconds.
+const POWER_OFF: Duration = Duration::from_secs(60);
 /// How long the last status may take to reach the API server when the agent ends. The pod has ten seconds.
 const FLUSH: Duration = Duration::from_secs(3);
 
@@ -79,6 +82,9 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
     };
     let kubernetes = Arc::new(Kubernetes::start(kubernetes, client, inputs.clone(), peer_news));
     let guard = Arc::new(GuardClient::start(flags.guard_socket.clone(), inputs.clone())?);
+    let power = flags.power_off.clone().map(|program| {
+        Arc::new(PowerCommand::new(program, POWER_OFF, inputs.clone())) as Arc<dyn PowerSwitch>
+    });
     let libvirt = Arc::new(Libvirt::start(libvirt_config(&flags), inputs, Some(overlay.clone()))?);
 
     let board = Board::new();
@@ -110,8 +116,8 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
             into: flags.migrations_in.into(),
         },
     };
-    let ports =
-        Ports { hypervisor: libvirt, peers: overlay.clone(), cluster: kubernetes.clone(), guard };
+    let (peers, cluster) = (overlay.clone(), kubernetes.clone());
+    let ports = Ports { hypervisor: libvirt, peers, cluster, guard, power };
     let mailboxes =
         Mailboxes { inputs: inputs_end, peer_news: peer_news_end, strangers: strangers_end };
     let driver = Driver::new(config, (journal, recovered), ports, mailboxes, board);

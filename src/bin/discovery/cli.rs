@@ -165,6 +165,11 @@ pub struct Agent {
     /// lost meanwhile is taken over that much later. At most an hour; 0: as long as --lease says.
     #[arg(long, env = "DISCOVERY_ABSENCE", default_value = "60", value_parser = absence, value_name = "SECONDS")]
     pub absence: Duration,
+    /// A program that switches a peer's machine off: it is started with the node's name, when that is silent and its guardians have
+    /// promised never to renew its lease, and ends with success when the machine is off for certain (within 60 s). VMs of such a
+    /// machine run elsewhere without waiting for the rest of W and ε.
+    #[arg(long, env = "DISCOVERY_POWER_OFF", value_name = "PROGRAM")]
+    pub power_off: Option<PathBuf>,
     /// Where this node's guard listens.
     #[arg(long, env = "DISCOVERY_GUARD_SOCKET", default_value = "/run/discovery/guard.sock")]
     pub guard_socket: PathBuf,

@@ -1,5 +1,9 @@
 //! The proofs that leases are over: whoever handles something on a silent node wants one, and the guardians are asked once a
 //! second for all of them together.
+//!
+//! Where machines can be switched off from outside, that is asked for once a majority of the guardians has promised never to
+//! renew the lease: then a machine that is off has ended what ran under it, and whatever it does when it is on again, it does
+//! under another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,6 +12,7 @@ use super::Lease;
 use super::message::{LeaseMessage, Said};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
+use crate::engine::effect::Action;
 use crate::engine::id::NodeName;
 use crate::engine::replica::{Replica, is_majority};
 use crate::engine::time::Instant;
@@ -42,6 +47,10 @@ struct Asked {
     fenced: BTreeSet<Replica>,
     /// When those that have promised say that it will be over.
     promised: BTreeMap<Replica, Instant>,
+    /// Those that never renew it again.
+    never_renew: BTreeSet<Replica>,
+    /// What manages the machine was asked to switch it off; and has done so.
+    switch: Option<bool>,
     /// When each answered last.
     heard: BTreeMap<Replica, Instant>,
     ask_at: Instant,
@@ -50,6 +59,7 @@ struct Asked {
 impl Asked {
     fn is_proven(&self) -> bool {
         has(Bug::OneFences) && !self.fenced.is_empty()
+            || self.switch == Some(true)
             || is_majority(&self.lease.guardians, |guardian| self.fenced.contains(guardian))
     }
 }
@@ -58,9 +68,17 @@ impl Asked {
 #[derive(Debug, Default)]
 pub struct Fences {
     asked: BTreeMap<(Replica, u64), Asked>,
+    /// Machines can be switched off from outside.
+    can_switch_off: bool,
 }
 
 impl Fences {
+    /// Nothing is asked yet.
+    #[must_use]
+    pub fn new(can_switch_off: bool) -> Self {
+        Self { can_switch_off, ..Self::default() }
+    }
+
     /// Whether this lease is over for certain; if not, its guardians are asked from now on.
     pub fn is_over(&mut self, lease: &Lease, now: Instant) -> bool {
         if has(Bug::SuspicionProves) {
@@ -76,6 +94,8 @@ impl Fences {
             wanted_at: now,
             fenced: BTreeSet::new(),
             promised: BTreeMap::new(),
+            never_renew: BTreeSet::new(),
+            switch: None,
             heard: BTreeMap::new(),
             ask_at: now,
         });
@@ -134,7 +154,8 @@ impl Fences {
     }
 
     /// A guardian answers. Tells whether the lease has just been proven to be over.
-    pub fn hear(&mut self, by: &NodeName, message: &LeaseMessage, now: Instant) -> bool {
+    pub fn hear(&mut self, by: &NodeName, message: &LeaseMessage, ctx: &mut Context) -> bool {
+        let now = ctx.now;
         let key = (message.holder.clone(), message.epoch);
         let Some(asked) = self.asked.get_mut(&key) else { return false };
         let guardian = Replica { node: by.clone(), disk: message.guardian };
@@ -145,6 +166,7 @@ impl Fences {
         match message.said {
             Said::Fenced => {
                 asked.fenced.insert(guardian.clone());
+                asked.never_renew.insert(guardian.clone());
                 asked.promised.insert(guardian, now);
             }
             Said::Away(left) => {
@@ -153,6 +175,7 @@ impl Fences {
             Said::Fencing(left) => {
                 let end = now + left;
                 asked.ask_at = asked.ask_at.min(end);
+                asked.never_renew.insert(guardian.clone());
                 asked.promised.insert(guardian, end);
             }
             Said::Alive(_) => {
@@ -160,6 +183,42 @@ impl Fences {
             }
             _ => {}
         }
+        let lease = &asked.lease;
+        let promised = has(Bug::OffBeforePromise)
+            || is_majority(&lease.guardians, |guardian| asked.never_renew.contains(guardian));
+        if self.can_switch_off && asked.switch.is_none() && promised && !asked.is_proven() {
+            asked.switch = Some(false);
+            let (holder, epoch) = (lease.holder.clone(), lease.epoch);
+            ctx.out.actions.push(Action::SwitchOff { holder, epoch });
+        }
         asked.is_proven()
+    }
+
+    /// What manages a machine has switched it off, or cannot. Tells whether its lease has just been proven to be over.
+    pub fn switched(
+        &mut self,
+        holder: &Replica,
+        epoch: u64,
+        result: Result<(), String>,
+        ctx: &mut Context,
+    ) -> bool {
+        let node = &holder.node;
+        let Some(asked) = self.asked.get_mut(&(holder.clone(), epoch)) else { return false };
+        let waits = asked.switch == Some(false) && !asked.is_proven();
+        match result {
+            Ok(()) if waits => {
+                asked.switch = Some(true);
+                let message = format!("{node} was silent, and has been switched off for certain");
+                ctx.node_happened(true, "SwitchedOff", message);
+            }
+            Ok(()) => {}
+            Err(why) => {
+                let message = format!(
+                    "{node} is silent, and cannot be switched off: {why}; its guardians' proof is waited for"
+                );
+                ctx.node_happened(true, "SwitchOffFailed", message);
+            }
+        }
+        waits && asked.is_proven()
     }
 }
