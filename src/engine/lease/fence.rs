@@ -39,7 +39,7 @@ pub enum Progress {
     NoMajority(Vec<NodeName>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Asked {
     lease: Lease,
     since: Instant,
@@ -65,7 +65,7 @@ impl Asked {
 }
 
 /// What this agent asks of guardians.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Fences {
     asked: BTreeMap<(Replica, u64), Asked>,
     /// Machines can be switched off from outside.

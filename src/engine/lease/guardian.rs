@@ -40,7 +40,7 @@ impl Ward {
 }
 
 /// The wards of one node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Guardian {
     wards: BTreeMap<Replica, Ward>,
     /// When each epoch was last acknowledged, as far as this life of the agent knows.

@@ -42,7 +42,7 @@ pub struct OwnLeases {
     pub away: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     epoch: u64,
     guardians: Vec<Replica>,
@@ -96,7 +96,7 @@ pub enum Protection {
 }
 
 /// The leases that this node holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tenant {
     own: Replica,
     /// Counts the agent's lives.

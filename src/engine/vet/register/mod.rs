@@ -64,7 +64,7 @@ pub enum Turn {
 }
 
 /// The registers that this agent keeps, and those that it proposes to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Registers {
     own: Replica,
     kept: BTreeMap<VeUid, Acceptor>,

@@ -30,7 +30,7 @@ const SILENT_AFTER: u32 = 6;
 const MOST_HELD: usize = 1024;
 
 /// How far it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Stage {
     /// It asks for its round.
     Asking {
@@ -43,7 +43,7 @@ enum Stage {
     Leading(Box<Lead>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lead {
     record: VeRecord,
     /// Counts the changes; those up to `chosen` are chosen.
@@ -55,7 +55,7 @@ struct Lead {
     flight: Option<Flight>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Flight {
     step: u64,
     version: u64,
@@ -66,7 +66,7 @@ struct Flight {
 }
 
 /// One register, by the one who proposes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Proposer {
     ve: VeUid,
     ballot: Ballot,
