@@ -67,6 +67,8 @@ pub enum Bug {
     BuriedAlive,
     /// A node with another disk vouches for what its former one let run.
     OtherDiskVouches,
+    /// An answer to an earlier life of the agent renews a lease.
+    OtherLifeRenewed,
     /// A machine is switched off before its guardians have promised never to renew its lease.
     OffBeforePromise,
 }
@@ -105,6 +107,7 @@ impl Bug {
         Self::HalfPlaced,
         Self::BuriedAlive,
         Self::OtherDiskVouches,
+        Self::OtherLifeRenewed,
         Self::OffBeforePromise,
     ];
 
@@ -203,6 +206,9 @@ impl Bug {
                 "other-disk-vouches",
                 "A node with another disk vouches for what its former one let run.",
             ),
+            Self::OtherLifeRenewed => {
+                ("other-life-renewed", "An answer to an earlier life of the agent renews a lease.")
+            }
             Self::OffBeforePromise => (
                 "off-before-promise",
                 "A machine is switched off before its guardians have promised never to renew its lease.",

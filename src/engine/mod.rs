@@ -494,8 +494,8 @@ impl Engine {
             return;
         }
         let (answer, news) = match said {
-            Said::Renew { sent, times, released, absence } if holder.node == *from => {
-                let terms = (*sent, *times, *released, *absence);
+            Said::Renew { life, sent, times, released, absence } if holder.node == *from => {
+                let terms = ((*life, *sent), *times, *released, *absence);
                 self.guardian.renew(holder, *epoch, terms, self.ctx.now)
             }
             Said::Fence => self.guardian.fence(holder, *epoch, self.ctx.now),

@@ -33,21 +33,15 @@ fn emptied() -> Plan {
 
 #[test]
 fn a_set_that_changes_while_handlers_change_loses_and_forks_nothing() {
-    let mut plan = replaced();
-    if large() {
-        plan.cut.clear();
-    }
+    let plan = if large() { replaced() } else { Plan { take_overs: 0, ..replaced() } };
     holds("set, a member is replaced", Cluster::new(plan));
 }
 
 #[test]
 fn a_keeper_that_lost_its_disk_comes_back_as_another() {
     let (sets, declared) = (vec![[0, 1, 2]], vec![(0, 1), (1, 3)]);
-    let (take_overs, spared) = (1, vec![1]);
-    let mut plan = Plan { sets, declared, take_overs, spared, cut: vec![(1, 2)], ..emptied() };
-    if large() {
-        (plan.cut, plan.take_overs) = (Vec::new(), 0);
-    }
+    let (take_overs, spared) = if large() { (1, vec![1]) } else { (0, vec![0, 1]) };
+    let plan = Plan { sets, declared, take_overs, spared, cut: vec![(1, 2)], ..emptied() };
     holds("set, a disk is lost", Cluster::new(plan));
 }
 

@@ -104,8 +104,8 @@ impl Agent {
             return;
         }
         let (answer, news) = match said {
-            Said::Renew { sent, times, released, absence } if holder.node == *from => {
-                let terms = (*sent, *times, *released, *absence);
+            Said::Renew { life, sent, times, released, absence } if holder.node == *from => {
+                let terms = ((*life, *sent), *times, *released, *absence);
                 node.guardian.renew(holder, *epoch, terms, self.ctx.now)
             }
             Said::Fence => node.guardian.fence(holder, *epoch, self.ctx.now),
@@ -256,7 +256,7 @@ impl fmt::Display for Letter {
         let second = |at: &Instant| at.since(Instant::ZERO).as_secs() - BEGAN;
         match said {
             Said::Renew { sent, .. } => write!(f, "I am here at {} s", second(sent)),
-            Said::Renewed { sent } => write!(f, "I heard that of {} s", second(sent)),
+            Said::Renewed { sent, .. } => write!(f, "I heard that of {} s", second(sent)),
             Said::Dead => write!(f, "I have promised never to acknowledge it again"),
             Said::Fence => write!(f, "is it over?"),
             Said::Fenced => write!(f, "it is over"),

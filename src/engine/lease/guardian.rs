@@ -88,7 +88,7 @@ impl Guardian {
         &mut self,
         holder: &Replica,
         epoch: u64,
-        (sent, times, released, absence): (Instant, Times, u64, Absence),
+        ((life, sent), times, released, absence): ((u64, Instant), Times, u64, Absence),
         now: Instant,
     ) -> (Said, Option<Ward>) {
         if !self.wards.contains_key(holder) && self.wards.len() >= MOST_WARDS {
@@ -129,7 +129,7 @@ impl Guardian {
                     self.away.insert(key, now + absence.lasts);
                 }
                 self.acknowledged.insert((holder.clone(), epoch), now);
-                (Said::Renewed { sent }, news.then(|| ward.clone()))
+                (Said::Renewed { life, sent }, news.then(|| ward.clone()))
             }
         }
     }
@@ -187,14 +187,14 @@ mod tests {
     }
 
     fn renew(guardian: &mut Guardian, now: u64, absence: Absence) -> (Said, Option<Ward>) {
-        guardian.renew(&holder(), 1, (at(now), Times::default(), 0, absence), at(now))
+        guardian.renew(&holder(), 1, ((1, at(now)), Times::default(), 0, absence), at(now))
     }
 
     #[test]
     fn who_was_heard_lately_is_alive_and_who_was_fenced_is_never_acknowledged_again() {
         let mut guardian = Guardian::recover(Vec::new(), at(0));
         let (said, written) = renew(&mut guardian, 1, Absence::is_over(1));
-        assert_eq!(said, Said::Renewed { sent: at(1) });
+        assert_eq!(said, Said::Renewed { life: 1, sent: at(1) });
         assert!(written.is_some(), "the first one is written");
         assert_eq!(renew(&mut guardian, 2, Absence::is_over(1)).1, None, "the next one is not");
         let fence = |guardian: &mut Guardian, now| guardian.fence(&holder(), 1, at(now)).0;

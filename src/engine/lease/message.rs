@@ -26,7 +26,9 @@ pub struct LeaseMessage {
 pub enum Said {
     /// Holder to guardian: I am here.
     Renew {
-        /// When this left, by the holder's clock; comes back in the acknowledgement.
+        /// Which life of the holder's agent says so; comes back in the acknowledgement.
+        life: u64,
+        /// When this left, by the holder's clock, which begins anew when it boots; comes back, too.
         sent: Instant,
         /// The times of this lease.
         times: Times,
@@ -37,6 +39,8 @@ pub enum Said {
     },
     /// Guardian to holder: I heard you.
     Renewed {
+        /// From the renewal.
+        life: u64,
         /// From the renewal.
         sent: Instant,
     },

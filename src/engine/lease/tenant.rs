@@ -340,7 +340,8 @@ impl Tenant {
         };
         for held in &self.held {
             for guardian in held.guardians.iter().filter(|g| !held.dead.contains(g)) {
-                let said = Said::Renew { sent: ctx.now, times: self.times, released, absence };
+                let (life, sent, times) = (self.life, ctx.now, self.times);
+                let said = Said::Renew { life, sent, times, released, absence };
                 let message = LeaseMessage {
                     guardian: guardian.disk,
                     holder: self.own.clone(),
@@ -374,7 +375,11 @@ impl Tenant {
         let held = self.held.iter_mut().find(|held| held.epoch == message.epoch);
         let Some(held) = held.filter(|held| held.guardians.contains(&guardian)) else { return };
         match message.said {
-            Said::Renewed { sent } if sent <= ctx.now => {
+            // What an earlier life sent counted by the clock of another boot.
+            Said::Renewed { life, .. } if life != self.life && !has(Bug::OtherLifeRenewed) => {
+                return;
+            }
+            Said::Renewed { sent, .. } if sent <= ctx.now => {
                 let sent = if has(Bug::LeaseFromAnswer) { ctx.now } else { sent };
                 let newest = held.answered.entry(guardian).or_insert(sent);
                 *newest = sent.max(*newest);
@@ -464,4 +469,50 @@ pub fn guardians(own: &Replica, peers: Vec<Replica>) -> Vec<Replica> {
     }
     chosen.sort();
     chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha8Rng;
+
+    use super::*;
+    use crate::engine::effect::Effects;
+    use crate::engine::replica::DiskId;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn replica(number: u32) -> Replica {
+        Replica { node: NodeName::from(format!("n{number}")), disk: DiskId(number) }
+    }
+
+    /// A late answer, after the machine has booted: its clock has begun anew, and may show that time once more.
+    #[test]
+    fn an_answer_to_an_earlier_life_renews_nothing() {
+        let guardians = vec![replica(2), replica(3), replica(4)];
+        let kept = OwnLeases { newest: 2, held: vec![(2, guardians.clone())], away: false };
+        let mut tenant = Tenant::recover(replica(1), 7, Times::default(), Some(kept));
+        let mut ctx = Context {
+            node: NodeName::from("n1"),
+            now: at(10),
+            rng: ChaCha8Rng::seed_from_u64(1),
+            out: Effects::default(),
+            loopback: Vec::new(),
+            lapsed: false,
+        };
+        let mut answer = |tenant: &mut Tenant, life| {
+            for guardian in &guardians {
+                let said = Said::Renewed { life, sent: at(9) };
+                let (guardian, by) = (guardian.disk, &guardian.node);
+                let message = LeaseMessage { guardian, holder: replica(1), epoch: 2, said };
+                tenant.hear(by, &message, &mut ctx);
+            }
+        };
+        answer(&mut tenant, 6);
+        assert_eq!(tenant.until(), Some(Instant::ZERO), "nobody has answered in this life");
+        answer(&mut tenant, 7);
+        assert_eq!(tenant.until(), Some(at(9) + Times::default().lease));
+    }
 }
