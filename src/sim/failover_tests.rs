@@ -6,6 +6,7 @@ use super::tests::{is_ready, spec, world};
 use super::world::World;
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::lease::Lease;
+use crate::engine::record::Kept;
 use crate::engine::report::FailoverStep;
 use crate::engine::spec::{Constraint, DiskSpec, Domain};
 
@@ -398,4 +399,35 @@ fn a_machine_that_cannot_be_switched_off_is_waited_for_and_people_are_told_why()
     let why = why.replace("n1", node.as_str());
     assert!(world.happened.iter().any(|(_, _, told)| told.message.starts_with(&why)));
     assert_eq!((world.broken, world.switched_off), (vec![], 0));
+}
+
+#[test]
+fn an_environment_is_released_though_its_handler_dies_as_it_buries_it() {
+    let mut interrupted = 0;
+    for seed in 0..16 {
+        let mut world = world(5, seed);
+        let uid = running(&mut world, 1);
+        let status =
+            world.api.get(&uid).and_then(|object| object.status.clone()).expect("a status");
+        let handler = status.replica_set[0].node.clone();
+        world.delete(&uid);
+        let buried = |world: &World| {
+            let others = world.nodes.iter().filter(|(name, _)| **name != handler);
+            others.flat_map(|(_, node)| node.disk.values()).any(|kept| match kept {
+                Kept::Register(kept) => kept.accepted.as_ref().is_some_and(|(_, r)| r.tombstone),
+                _ => false,
+            })
+        };
+        let deadline = world.now() + SOON;
+        while !buried(&world) && world.now() < deadline {
+            world.run_for(Duration::from_micros(20));
+        }
+        assert!(buried(&world), "seed {seed}");
+        world.power_off(&handler);
+        interrupted += u32::from(world.api.get(&uid).is_some());
+        let released = |world: &World| world.api.get(&uid).is_none();
+        assert!(world.run_while_not(SOON, released), "seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+    assert!(interrupted > 0, "never before it was released");
 }

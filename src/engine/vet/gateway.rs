@@ -24,6 +24,9 @@ const SECOND_WAITS: Duration = Duration::from_secs(2);
 const TELL_AGAIN: Duration = Duration::from_millis(700);
 /// A handler that has taken over writes the status within this time, or is asked to.
 const STATUS_WITHIN: Duration = Duration::from_secs(10);
+/// A handler that knows of a deletion is asked about it this often until the environment is gone from the API server: it may have
+/// ended before it could release it, and the one that finds it buried does so only when it is asked.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Longest pause between repetitions.
 const TELL_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// Repetitions after which people are told that the handler is silent.
@@ -140,6 +143,10 @@ impl Gateway {
                 seen.at = seen.at.max(ctx.now + STATUS_WITHIN);
                 return;
             }
+            if seen.declared.deleting && !seen.declared.gone {
+                (seen.at, seen.tries) = (ctx.now + ASK_AGAIN, 0);
+                return;
+            }
             self.pending.remove(uid);
             if seen.declared.gone {
                 self.seen.remove(uid);
@@ -189,7 +196,7 @@ impl Gateway {
                 self.pending.remove(&uid);
                 continue;
             };
-            if is_told(seen) && !seen.is_outdated() {
+            if is_told(seen) && !seen.is_outdated() && !seen.declared.deleting {
                 self.pending.remove(&uid);
             } else if seen.declared.replica_set.is_empty() {
                 if seen.declared.deleting {
