@@ -491,6 +491,11 @@ impl Engine {
         let LeaseMessage { guardian, holder, epoch, said } = &message;
         let asks = matches!(said, Said::Renew { .. } | Said::Fence);
         if asks && *guardian != own.disk {
+            if matches!(said, Said::Renew { .. }) && holder.node == *from {
+                // Who has lost its disk does not know what it has promised: it never acknowledges as that guardian again.
+                let said = Said::Dead;
+                self.ctx.send(from, Message::Lease(Box::new(LeaseMessage { said, ..message })));
+            }
             return;
         }
         let (answer, news) = match said {

@@ -4,11 +4,16 @@ use std::time::Duration;
 
 use super::tests::{is_ready, spec, world};
 use super::world::World;
+use crate::engine::effect::Action;
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
-use crate::engine::lease::Lease;
+use crate::engine::input::Input;
+use crate::engine::lease::message::{LeaseMessage, Said};
+use crate::engine::lease::{Absence, Lease, Times};
 use crate::engine::record::Kept;
+use crate::engine::replica::{DiskId, Replica};
 use crate::engine::report::FailoverStep;
 use crate::engine::spec::{Constraint, DiskSpec, Domain};
+use crate::engine::wire::Message;
 
 /// A dead node's VMs run elsewhere within this time, boot apart.
 const FAILOVER: Duration = Duration::from_secs(15);
@@ -430,4 +435,38 @@ fn an_environment_is_released_though_its_handler_dies_as_it_buries_it() {
         assert_eq!(world.broken, vec![], "seed {seed}");
     }
     assert!(interrupted > 0, "never before it was released");
+}
+
+/// Else a holder would count on it for ever: a lease that is neither renewed nor lost.
+#[test]
+fn a_guardian_that_has_lost_its_disk_says_that_it_renews_nothing() {
+    let mut world = world(2, 1);
+    let (now, guardian) = (world.now(), NodeName::from("n1"));
+    let holder = Replica { node: NodeName::from("n2"), disk: DiskId(7) };
+    let (sent, times) = (now, Times::default());
+    let mut ask = |disk: u32, from: &str| {
+        let said = Said::Renew { life: 1, sent, times, released: 0, absence: Absence::default() };
+        let (guardian_disk, holder) = (DiskId(disk), holder.clone());
+        let message = LeaseMessage { guardian: guardian_disk, holder, epoch: 1, said };
+        let input = Input::Message {
+            from: NodeName::from(from),
+            message: Box::new(Message::Lease(Box::new(message))),
+        };
+        let engine = world.nodes.get_mut(&guardian).and_then(|node| node.engine.as_mut());
+        let effects = engine.expect("it runs").handle(now, input);
+        let said = effects.actions.into_iter().filter_map(|action| match action {
+            Action::Send { to, message } if to == holder_name() => match *message {
+                Message::Lease(message) => Some((message.guardian, message.said)),
+                _ => None,
+            },
+            _ => None,
+        });
+        said.collect::<Vec<_>>()
+    };
+    assert_eq!(ask(13, "n2"), [(DiskId(13), Said::Dead)], "not that disk");
+    assert_eq!(ask(13, "n3"), [], "to nobody who speaks for others");
+}
+
+fn holder_name() -> NodeName {
+    NodeName::from("n2")
 }

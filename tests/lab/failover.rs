@@ -1,10 +1,18 @@
 //! Nodes that are lost: their VMs run elsewhere, and never twice. The recorder hears of each QEMU's start and end from the kernel.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "nothing is to happen in real time"
+)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use discovery_lab::{Loss, Measurement, Sample};
 
-use crate::world::World;
+use crate::world::{Member, World};
+
+/// F + W + ε as `hack/test` sets them, twice.
+const LONG: Duration = Duration::from_secs(42);
 
 /// Three losses, with the API server up and away. How long they take is measured elsewhere (`hack/lab measure`).
 #[test]
@@ -28,6 +36,42 @@ fn a_lost_nodes_vm_runs_elsewhere_and_never_twice() {
             assert!(*ended_s > 0.0, "its guard ended it, cut off from everybody: {samples:?}");
         }
     }
+}
+
+/// Of three nodes, each is guarded by all.
+#[test]
+fn without_a_majority_of_its_guardians_nothing_is_started_until_one_is_back() {
+    let world = World::new("majority");
+    until_protected(&world);
+    world.apply_members("shop", &[Member { disks: "[]", ..Member::default() }], "");
+    world.until_ready("shop");
+    let (domain, node, _) = world.one("shop-web-0");
+    let others = world.lab.nodes().into_iter().filter(|other| *other != node);
+    let second = others.min().expect("there are three");
+    for lost in [&node, &second] {
+        world.lab.node_stop(lost).expect("the node loses its power");
+    }
+    let lost_at = Instant::now();
+    // By the handler in the status, if it is the one that is left; else by the one that cannot take over from it.
+    let is_said = || {
+        let said = world.vm("shop", "shop-web-0")["message"].to_string();
+        said.contains("no majority of its guardians answers")
+            || world.was_told("shop", "nothing of this environment is changed without a majority")
+    };
+    let mut said = false;
+    world.until("the reason, and for the time that a proof takes", || {
+        assert!(!world.domains().contains_key(&domain), "nobody can prove that it has ended");
+        said |= is_said();
+        said && lost_at.elapsed() > LONG
+    });
+    world.lab.node_start(&second).expect("the node boots again");
+    world.until("it to run elsewhere", || {
+        world.domains().get(&domain).is_some_and(|(now, _)| *now != node)
+    });
+    world.lab.node_start(&node).expect("the node boots again");
+    world.until_ready("shop");
+    world.until_agents_are_back();
+    world.delete("shop");
 }
 
 /// Waits until each node says that it may be taken over.

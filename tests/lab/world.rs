@@ -43,12 +43,15 @@ pub struct Member<'a> {
     pub run_strategy: &'a str,
     /// Members that are up before: `[db]`.
     pub depends_on: &'a str,
+    /// One that is made empty keeps its VM on its node.
+    pub disks: &'a str,
 }
 
 impl Default for Member<'_> {
     fn default() -> Self {
         let (does, run_strategy, depends_on) = ("", "Always", "[]");
-        Self { name: "web", replicas: 1, memory: "96Mi", does, run_strategy, depends_on }
+        let (memory, disks) = ("96Mi", "[{name: data, size: 16Mi}]");
+        Self { name: "web", replicas: 1, memory, does, run_strategy, depends_on, disks }
     }
 }
 
@@ -56,13 +59,13 @@ impl Member<'_> {
     /// `no_timer_check`: an emulated guest that boots beside five others on two cores may be late for its own timer, and
     /// Linux then gives up ("8254 timer not connected to IO-APIC").
     fn yaml(&self) -> String {
-        let Self { name, replicas, memory, does, run_strategy, depends_on } = self;
+        let Self { name, replicas, memory, does, run_strategy, depends_on, disks } = self;
         format!(
             "  - name: {name}\n    replicas: {replicas}\n    cpus: 1\n    memory: {memory}\n    \
              runStrategy: {run_strategy}\n    dependsOn: {depends_on}\n    boot:\n      \
              kernel: {{url: \"file:///var/lib/discovery-guests/vmlinuz\"}}\n      \
              initrd: {{url: \"file:///var/lib/discovery-guests/initrd.img\"}}\n      \
-             cmdline: console=ttyS0 quiet no_timer_check name={name} {does}\n    disks: [{{name: data, size: 16Mi}}]\n"
+             cmdline: console=ttyS0 quiet no_timer_check name={name} {does}\n    disks: {disks}\n"
         )
     }
 }

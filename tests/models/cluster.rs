@@ -345,8 +345,11 @@ impl Model for Cluster {
             properties.extend([
                 Property::sometimes(ACKNOWLEDGED, |model: &Self, s| model.verdict(s).acknowledged),
                 Property::sometimes(GOES_ON, |model: &Self, s| model.verdict(s).goes_on),
-                Property::sometimes(FINISHES, |model: &Self, s| model.verdict(s).finishes),
             ]);
+        }
+        if self.plan.flaw.is_none() && self.plan.take_overs > 0 {
+            let finishes = |model: &Self, s: &State| model.verdict(s).finishes;
+            properties.push(Property::sometimes(FINISHES, finishes));
         }
         if self.plan.flaw.is_none() && !self.plan.sets.is_empty() {
             let arrived = |model: &Self, s: &State| model.verdict(s).arrived;

@@ -33,7 +33,7 @@ fn emptied() -> Plan {
 
 #[test]
 fn a_set_that_changes_while_handlers_change_loses_and_forks_nothing() {
-    let plan = if large() { replaced() } else { Plan { take_overs: 0, ..replaced() } };
+    let plan = if large() { replaced() } else { Plan { take_overs: 0, restarts: 0, ..replaced() } };
     holds("set, a member is replaced", Cluster::new(plan));
 }
 
