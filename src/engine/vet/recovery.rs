@@ -87,10 +87,9 @@ impl Veh {
             let node = &placement.node;
             let gone = !record.leases.contains_key(node) && !rooms.is_live(node);
             let seen = self.observed(node, id).filter(|_| self.is_up_to_date(node));
-            let down = |seen_epoch, phase| {
-                seen_epoch == placement.epoch && matches!(phase, VmPhase::Stopped)
-            };
-            let down = seen.is_some_and(|seen| down(seen.epoch, seen.phase));
+            let down = seen.is_some_and(|seen| {
+                seen.epoch == placement.epoch && seen.phase == VmPhase::Stopped
+            });
             placement.moving.is_none() && (gone || down)
         })
     }

@@ -150,7 +150,7 @@ fn terminated(vms: &[VmReport]) -> Words {
     let stopping: Vec<String> = vms
         .iter()
         .filter(|vm| vm.node.is_some() && vm.phase != VmPhase::Stopped)
-        .map(|vm| format!("{}-{}", vm.id.member, vm.id.index))
+        .map(short)
         .collect();
     let placed = Condition::no("Terminated", "declared terminated: disks are kept, no memory is");
     if stopping.is_empty() {
