@@ -89,6 +89,24 @@ fn an_agent_reports_its_own_node_and_no_other() {
 }
 
 #[test]
+fn of_another_node_an_agent_says_only_that_it_is_silent() {
+    let cluster = Cluster::new("admission-silent");
+    let [own, other] = two_nodes(&cluster);
+    let agent = Agent::new(&cluster, Some(&own));
+    let says = |reason: &str, more: &str| {
+        let ready = format!(
+            "{{type: Ready, status: Unknown, reason: {reason}, message: m, lastTransitionTime: '2026-01-01T00:00:00Z'}}"
+        );
+        agent.report("PhysicalNode", &other, &format!("{{conditions: [{ready}]{more}}}"))
+    };
+    assert_eq!(says("Silent", ", lease: {state: Unknown}"), None);
+    let key = format!(", overlay: {{publicKey: '{}'}}", "00".repeat(32));
+    for refused in [says("Fine", ""), says("Silent", &key)] {
+        assert!(refused.expect("it is refused").contains("this token is bound to"));
+    }
+}
+
+#[test]
 fn a_token_without_a_node_writes_no_physical_node() {
     let cluster = Cluster::new("admission-unbound");
     let [own, _] = two_nodes(&cluster);

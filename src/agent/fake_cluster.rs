@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use super::ports::{Cluster, InputSender, PeerIdentity, PeerNews, PeerNewsSender, Stranger};
 use crate::engine::effect::ClusterAction;
 use crate::engine::id::{NodeName, VeName, VeUid};
-use crate::engine::input::{ClusterInput, Input, NodeDeclared, VeDeclared};
-use crate::engine::report::{Happening, NodeReport, VeReport};
+use crate::engine::input::{ClusterInput, Input, NOT_ITS_HANDLERS, NodeDeclared, VeDeclared};
+use crate::engine::report::{Condition, Happening, NodeReport, VeReport};
 use crate::engine::spec::{Resources, VeSpec};
 
 /// A virtual environment as the fake holds it.
@@ -42,6 +42,8 @@ pub struct StoredNode {
     pub cordoned: bool,
     /// The newest report, if there is one.
     pub report: Option<NodeReport>,
+    /// Its page says that its agent is not heard.
+    pub silent: bool,
 }
 
 /// The API server. Clones are the same server.
@@ -61,6 +63,7 @@ struct Server {
 
 struct Agent {
     news: mpsc::UnboundedSender<News>,
+    inputs: InputSender,
     reaches: bool,
     watches: bool,
     told_of_itself: Option<NodeDeclared>,
@@ -74,6 +77,11 @@ enum News {
 }
 
 impl Agent {
+    /// It runs, and reaches the API server.
+    fn is_there(&self) -> bool {
+        self.reaches && !self.inputs.is_closed()
+    }
+
     /// Its receiver is gone only when the agent ends.
     fn tell(&self, input: ClusterInput) {
         let _ = self.news.send(News::Input(input));
@@ -107,6 +115,7 @@ impl FakeApiServer {
         peers: PeerNewsSender,
     ) -> FakeCluster {
         let (news, mut received) = mpsc::unbounded_channel();
+        let its_inputs = inputs.clone();
         tokio::spawn(async move {
             while let Some(news) = received.recv().await {
                 let delivered = match news {
@@ -124,6 +133,7 @@ impl FakeApiServer {
         stored.identity = Some(identity);
         let agent = Agent {
             news,
+            inputs: its_inputs,
             reaches: false,
             watches: false,
             told_of_itself: None,
@@ -270,6 +280,7 @@ impl StoredNode {
             },
             cordoned: false,
             report: None,
+            silent: false,
         }
     }
 }
@@ -411,7 +422,8 @@ impl Server {
                 let same = stored.report.as_ref().is_some_and(|before| {
                     *before == VeReport { again: before.again, ..(*report).clone() }
                 });
-                if same || stored.declared.reported > report.round {
+                let newest = stored.report.as_ref().map_or(0, |report| report.round);
+                if same || newest > report.round {
                     return;
                 }
                 let moved = stored.declared.replica_set != report.replica_set
@@ -425,6 +437,16 @@ impl Server {
                     self.tell_watchers_of(&name);
                 }
             }
+            ClusterAction::ReportNoMajority { uid, name, message } => {
+                let version = self.next_version().to_string();
+                let Some(stored) = self.of(&uid, &name) else { return };
+                let Some(report) = &mut stored.report else { return };
+                report.ready = Condition::no("NoMajority", message);
+                stored.declared.reported = NOT_ITS_HANDLERS;
+                stored.declared.resource_version = version;
+                stored.writes += 1;
+                self.tell_watchers_of(&name);
+            }
             ClusterAction::ReleaseVe { uid, name } => {
                 let Some(stored) = self.of(&uid, &name) else { return };
                 if stored.declared.deleting {
@@ -436,6 +458,16 @@ impl Server {
                     self.nodes.get_mut(node).filter(|stored| stored.identity.is_some())
                 {
                     stored.report = Some(*report);
+                    stored.silent = false;
+                }
+            }
+            ClusterAction::ReportSilent(silent) => {
+                for node in silent {
+                    // One that is there has the last word.
+                    let is_there = self.agents.get(&node).is_some_and(Agent::is_there);
+                    if let Some(stored) = self.nodes.get_mut(&node).filter(|_| !is_there) {
+                        stored.silent = true;
+                    }
                 }
             }
             ClusterAction::Happened(happening) => self.happenings.push((node.clone(), happening)),
@@ -449,10 +481,14 @@ impl Server {
 
 /// Whether a newer action makes an older one, not carried out yet, pointless.
 fn replaces(newer: &ClusterAction, older: &ClusterAction) -> bool {
-    use ClusterAction::{ClaimReplicaSet, ReleaseVe, ReportNode, ReportVe};
+    use ClusterAction::{
+        ClaimReplicaSet, ReleaseVe, ReportNoMajority, ReportNode, ReportSilent, ReportVe,
+    };
     match (newer, older) {
         (ReportVe(newer), ReportVe(older)) => newer.uid == older.uid,
-        (ReportNode(_), ReportNode(_)) => true,
+        (ReportVe(newer), ReportNoMajority { uid, .. }) => newer.uid == *uid,
+        (ReportNoMajority { uid, .. }, ReportNoMajority { uid: older, .. }) => uid == older,
+        (ReportNode(_), ReportNode(_)) | (ReportSilent(_), ReportSilent(_)) => true,
         (ReleaseVe { uid, .. }, ReportVe(older)) => *uid == older.uid,
         (ClaimReplicaSet { uid, .. }, ClaimReplicaSet { uid: older, .. })
         | (ReleaseVe { uid, .. }, ReleaseVe { uid: older, .. }) => uid == older,

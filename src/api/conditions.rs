@@ -18,6 +18,8 @@ pub mod ve_condition {
 pub mod ve_reason {
     /// Every VM runs.
     pub const RUNNING: &str = "Running";
+    /// No majority of the agents that keep its record answers: what the status says may no longer be so.
+    pub const NO_MAJORITY: &str = "NoMajority";
     /// Declared Terminated, and stopped.
     pub const TERMINATED: &str = "Terminated";
     /// Some VMs are not yet as declared.
@@ -74,6 +76,8 @@ pub mod node_condition {
 pub mod node_reason {
     /// All is well.
     pub const AGENT_READY: &str = "AgentReady";
+    /// Its agent is not heard by its peers; one of them says so.
+    pub const SILENT: &str = "Silent";
     /// The agent has started, and is still looking for its peers.
     pub const JOINING: &str = "Joining";
     /// libvirt does not answer.

@@ -264,7 +264,7 @@ pub struct PhysicalNodeStatus {
 #[serde(rename_all = "camelCase")]
 pub struct NodeLease {
     /// `Held`: a majority of its guardians acknowledges it; `Lapsed`: none has for too long, and no VM may run; `Unguarded`: it does
-    /// not end, and nothing is taken over.
+    /// not end, and nothing is taken over; `Unknown`: its agent is not heard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 

@@ -138,6 +138,16 @@ pub enum ClusterAction {
     },
     /// The virtual environment's status. Only the newest per uid matters.
     ReportVe(Box<VeReport>),
+    /// No majority of those that keep an environment's record answers this agent, which handles it or is to: what its status says may
+    /// no longer be so, and it is to say why. Its handler's next report takes the place of that.
+    ReportNoMajority {
+        /// Identity.
+        uid: VeUid,
+        /// Name.
+        name: VeName,
+        /// Who does not answer, and what follows from that.
+        message: String,
+    },
     /// Every VM is confirmed gone: remove the finalizer.
     ReleaseVe {
         /// Identity.
@@ -147,6 +157,9 @@ pub enum ClusterAction {
     },
     /// This node's status. Only the newest matters; the rim limits how often it writes.
     ReportNode(Box<NodeReport>),
+    /// These peers are not heard, and a third of all is: their pages are to say so if it stays like that, until they speak for
+    /// themselves again. Takes the place of what was said before. Of the first gateway only.
+    ReportSilent(Vec<NodeName>),
     /// Something that a person would ask about: a Kubernetes event and a log line.
     Happened(Happening),
 }

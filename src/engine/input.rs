@@ -87,6 +87,10 @@ pub struct NodeDeclared {
     pub cpu_overcommit_percent: u32,
 }
 
+/// In place of the round of an environment's handler where another agent has said that no majority of its record's keepers answers: less
+/// than any handler's, so that the handler is asked for its own word.
+pub const NOT_ITS_HANDLERS: u64 = 1;
+
 /// A virtual environment as the API server holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VeDeclared {
@@ -103,7 +107,8 @@ pub struct VeDeclared {
     /// It no longer exists at the API server (its finalizer was removed by force): the same as deleting,
     /// with nothing left to report to.
     pub gone: bool,
-    /// `status.handlerRound`: the round of the handler that wrote the status, 0 if none did.
+    /// `status.handlerRound`: the round of the handler that wrote the status, 0 if none did, [`NOT_ITS_HANDLERS`] if another agent has
+    /// written over a part of it.
     pub reported: u64,
     /// `status.replicaSet`, empty if nobody has chosen one.
     pub replica_set: Vec<Replica>,

@@ -59,8 +59,9 @@ use replica::{DiskId, Replica};
 use report::NodeReport;
 use time::Instant;
 use vet::gateway::Gateway;
+use vet::ledger;
 use vet::register::{Held, Registers, Turn};
-use vet::veh::{self, Rooms, Told, Veh};
+use vet::veh::{Rooms, Told, Veh};
 use wire::{Message, Order};
 
 /// The order of an environment that was deleted: nothing of it is to be there. A node that has it needs no other, unless it has made
@@ -100,6 +101,8 @@ pub struct Engine {
     guardian: Guardian,
     fences: Fences,
     reported: Option<NodeReport>,
+    /// Peers that people were told are silent.
+    silent: Vec<NodeName>,
     incarnation: u64,
     failover: bool,
 }
@@ -147,6 +150,7 @@ impl Engine {
             vehs: BTreeMap::new(),
             gateway: Gateway::default(),
             reported: None,
+            silent: Vec::new(),
             incarnation,
             failover: config.failover,
             ctx,
@@ -230,6 +234,7 @@ impl Engine {
             let wanted = self.failover.then_some(wanted.as_slice());
             self.tenant.wake(wanted, self.lrt.bound(), &mut self.ctx);
         }
+        self.tell_silent();
         self.fences.wake(&mut self.ctx);
         let ended = self.lrt.wake(&mut self.ctx);
         self.procedure_ended(ended);
@@ -243,6 +248,15 @@ impl Engine {
             .collect();
         for uid in due {
             self.reconcile(&uid);
+        }
+    }
+
+    /// Who is dead cannot say so: the first gateway does.
+    fn tell_silent(&mut self) {
+        let silent = if self.gateway.is_first() { self.dnt.silent() } else { Vec::new() };
+        if self.silent != silent {
+            self.silent.clone_from(&silent);
+            self.ctx.cluster(ClusterAction::ReportSilent(silent));
         }
     }
 
@@ -396,7 +410,8 @@ impl Engine {
                 if let Some(veh) = engine.vehs.get_mut(&uid).filter(|_| stale) {
                     veh.report_again();
                 }
-                let update = |record: &mut record::VeRecord| veh::update_record(record, declared);
+                let update =
+                    |record: &mut record::VeRecord| ledger::update_record(record, declared);
                 engine.registers.change(&uid, update);
             }
             if let Some(record) = engine.registers.read(&uid) {

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::constraints::constraint;
+use super::ve_status;
 use crate::api;
 use crate::engine::id::{MemberName, VeName};
-use crate::engine::input::VeDeclared;
+use crate::engine::input::{NOT_ITS_HANDLERS, VeDeclared};
 use crate::engine::replica::Replica;
 use crate::engine::spec::{
     BackOff, Boot, DiskSpec, ImageSource, MemberSpec, OnNodeCrash, OnVmCrash, Recovery,
@@ -80,7 +81,10 @@ pub(super) fn declared(ve: &api::VirtualEnvironment) -> Result<VeDeclared, SpecE
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
         deleting,
         gone: false,
-        reported: status.and_then(|status| status.handler_round).unwrap_or_default(),
+        reported: match status {
+            Some(status) if ve_status::lacks_majority(status) => NOT_ITS_HANDLERS,
+            _ => status.and_then(|status| status.handler_round).unwrap_or_default(),
+        },
         replica_set,
         spec,
     })

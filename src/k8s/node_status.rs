@@ -2,6 +2,7 @@
 //! moved.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::{Value, json};
 
 use super::KubernetesConfig;
 use super::peers::key_to_hex;
@@ -90,6 +91,26 @@ pub(super) fn status(
         peers: report.map(|report| report.peers),
         gateway: report.map(|report| report.gateway),
     }
+}
+
+/// What a peer says of a node whose agent is not heard: a share of its status, which its agent takes back when it speaks again.
+pub(super) fn silent(generation: Option<i64>, now: &Time) -> Value {
+    let why = "its agent is not heard by its peers: the machine is off or cut off, or the agent does not run";
+    let says = report::Condition::no(node_reason::SILENT, why);
+    let unknown = |type_: &str| Condition {
+        status: "Unknown".to_owned(),
+        ..made(type_, &says, generation, &[], now)
+    };
+    json!({
+        "conditions": [unknown(node_condition::READY), unknown(node_condition::SCHEDULABLE)],
+        "lease": {"state": "Unknown"},
+    })
+}
+
+/// Whether a peer has said so.
+pub(super) fn is_silent(status: &PhysicalNodeStatus) -> bool {
+    let ready = status.conditions.iter().find(|one| one.type_ == node_condition::READY);
+    ready.is_some_and(|ready| ready.reason == node_reason::SILENT)
 }
 
 fn resources(resources: &Resources) -> NodeResources {

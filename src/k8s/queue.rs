@@ -13,7 +13,7 @@ use super::happenings::{EventWork, Talk};
 use super::patience::{COALESCE, Due, Patience};
 use super::request::pause;
 use crate::engine::effect::ClusterAction;
-use crate::engine::id::{VeName, VeUid};
+use crate::engine::id::{NodeName, VeName, VeUid};
 use crate::engine::replica::Replica;
 use crate::engine::report::{NodeReport, VeReport};
 
@@ -21,6 +21,8 @@ use crate::engine::report::{NodeReport, VeReport};
 const VE_AT_MOST: Duration = Duration::from_secs(1);
 /// Shortest time between two status writes of this node.
 const NODE_AT_MOST: Duration = Duration::from_secs(10);
+/// How long a peer must be silent before its page says so: longer than a restart of its agent takes.
+const SILENT_FOR: Duration = Duration::from_secs(20);
 /// How long the identity of a new node waits for its first report, to be written together.
 const NODE_FIRST: Duration = Duration::from_secs(1);
 /// Over which time retries are spread when the API server is back.
@@ -44,15 +46,26 @@ pub(super) struct InvalidSpec {
     pub(super) message: String,
 }
 
+/// What is said of an environment while a majority of its record's keepers is away.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct NoMajority {
+    pub(super) uid: VeUid,
+    pub(super) name: VeName,
+    pub(super) message: String,
+}
+
 /// One thing to write.
 #[derive(Debug)]
 pub(super) enum Work {
     Claim(Claim),
     Invalid(InvalidSpec),
     Report(Box<VeReport>),
+    NoMajority(NoMajority),
     Release(VeUid, VeName),
     /// `None`: the engine has not reported yet, but the identity is to be published.
     Node(Option<Box<NodeReport>>),
+    /// A peer is silent.
+    Silent(NodeName),
     Event(EventWork),
 }
 
@@ -74,6 +87,8 @@ struct Ve {
     claim: Option<Claim>,
     invalid: Option<InvalidSpec>,
     report: Option<(Box<VeReport>, Due<Instant>)>,
+    /// Said after the report that waits; a later report takes its place.
+    no_majority: Option<NoMajority>,
     release: Option<VeName>,
     busy: bool,
     failures: u32,
@@ -85,13 +100,18 @@ impl Ve {
         self.claim.is_none()
             && self.invalid.is_none()
             && self.report.is_none()
+            && self.no_majority.is_none()
             && self.release.is_none()
             && !self.busy
     }
 
     fn due(&self, now: Instant, patience: Duration) -> Option<Instant> {
         let at_once = self.claim.is_some() || self.invalid.is_some() || self.release.is_some();
-        let due = if at_once { now } else { self.report.as_ref()?.1.at(patience) };
+        let due = match &self.report {
+            _ if at_once => now,
+            Some((_, due)) => due.at(patience),
+            None => self.no_majority.as_ref().map(|_| now)?,
+        };
         (!self.busy).then(|| self.not_before.map_or(due, |not_before| not_before.max(due)))
     }
 
@@ -102,8 +122,10 @@ impl Ve {
             Work::Release(uid.clone(), name)
         } else if let Some(invalid) = self.invalid.take() {
             Work::Invalid(invalid)
+        } else if let Some((report, _)) = self.report.take() {
+            Work::Report(report)
         } else {
-            Work::Report(self.report.take()?.0)
+            Work::NoMajority(self.no_majority.take()?)
         };
         self.busy = true;
         Some(work)
@@ -119,11 +141,19 @@ struct Node {
     failures: u32,
 }
 
+/// A peer that is silent.
+struct Silent {
+    /// When its page is to say so; none: it does, or it is being written.
+    due: Option<Instant>,
+    failures: u32,
+}
+
 /// Everything that is to be written.
 #[derive(Default)]
 pub(super) struct Queue {
     ves: BTreeMap<VeUid, Ve>,
     node: Node,
+    silent: BTreeMap<NodeName, Silent>,
     talk: Talk,
     patience: Patience<Instant>,
     /// Reports replaced by newer ones.
@@ -143,13 +173,26 @@ impl Queue {
             ClusterAction::ReportVe(report) => self.put_report(report, now),
             ClusterAction::ReleaseVe { uid, name } => {
                 let ve = self.ves.entry(uid).or_default();
-                (ve.claim, ve.invalid, ve.report) = (None, None, None);
+                (ve.claim, ve.invalid, ve.report, ve.no_majority) = (None, None, None, None);
                 ve.release = Some(name);
+            }
+            ClusterAction::ReportNoMajority { uid, name, message } => {
+                let ve = self.ves.entry(uid.clone()).or_default();
+                if ve.release.is_none() {
+                    ve.no_majority = Some(NoMajority { uid, name, message });
+                }
             }
             ClusterAction::ReportNode(report) => {
                 self.coalesced += u64::from(self.node.report.is_some() && self.node.due.is_some());
                 self.node.report = Some(report);
                 self.node_soon(now + COALESCE);
+            }
+            ClusterAction::ReportSilent(silent) => {
+                self.silent.retain(|node, _| silent.contains(node));
+                for node in silent {
+                    let due = Some(now + SILENT_FOR);
+                    self.silent.entry(node).or_insert(Silent { due, failures: 0 });
+                }
             }
             ClusterAction::Happened(happening) => return self.talk.put(happening, now),
         }
@@ -172,6 +215,7 @@ impl Queue {
         if report.settled {
             self.talk.settled(&report.uid, now);
         }
+        ve.no_majority = None;
         ve.report = Some((report, due));
     }
 
@@ -233,7 +277,8 @@ impl Queue {
         let patience = self.patience.length(now);
         let ves = self.ves.values().filter_map(|ve| ve.due(now, patience));
         let node = self.node.due.filter(|_| !self.node.busy);
-        ves.chain(node).chain(self.talk.next_due(now, patience)).min()
+        let silent = self.silent.values().filter_map(|silent| silent.due);
+        ves.chain(node).chain(silent).chain(self.talk.next_due(now, patience)).min()
     }
 
     /// At most `room` things that are due. Each is busy until [`Queue::finish`]. `dropped` counts Events
@@ -246,6 +291,12 @@ impl Queue {
             self.node.due = None;
             self.node.busy = true;
             works.push(Work::Node(self.node.report.clone()));
+        }
+        for (node, silent) in &mut self.silent {
+            if works.len() < room && silent.due.is_some_and(|due| due <= now) {
+                silent.due = None;
+                works.push(Work::Silent(node.clone()));
+            }
         }
         for (uid, ve) in &mut self.ves {
             if works.len() >= room {
@@ -279,6 +330,13 @@ impl Queue {
                 }
                 0
             }
+            Work::Silent(node) => {
+                if let Some(silent) = self.silent.get_mut(&node).filter(|_| again) {
+                    silent.failures += 1;
+                    silent.due = Some(now + pause(silent.failures));
+                }
+                0
+            }
             Work::Event(event) => {
                 let written = (!again).then_some(ended != Ended::Dropped);
                 self.talk.finish(event, written, now)
@@ -308,6 +366,14 @@ impl Queue {
                 if ended == Ended::Written {
                     ve.not_before = Some(now + VE_AT_MOST);
                 }
+                0
+            }
+            Work::NoMajority(said) => {
+                let ve = self.ves.entry(said.uid.clone()).or_default();
+                if again && ve.release.is_none() && ve.report.is_none() {
+                    ve.no_majority.get_or_insert(said);
+                }
+                ve.ended(ended, now);
                 0
             }
             Work::Release(uid, _) => {
@@ -427,6 +493,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_missing_majority_means_comes_behind_the_report_that_waits_and_before_a_later_one() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let lacking = || ClusterAction::ReportNoMajority {
+            uid: "a".into(),
+            name: VeName::new("ns", "a"),
+            message: "n1 does not answer".to_owned(),
+        };
+        queue.put(report("a", 1, true), now);
+        queue.put(lacking(), now);
+        let mut works = take(&mut queue, now + COALESCE);
+        assert_eq!(generation(&works), 1);
+        queue.finish(works.remove(0), Ended::Written, now + COALESCE);
+        let works = take(&mut queue, now + COALESCE + VE_AT_MOST);
+        assert!(matches!(works[..], [Work::NoMajority(_)]), "{works:?}");
+        let mut queue = Queue::default();
+        queue.put(lacking(), now);
+        queue.put(report("a", 2, true), now);
+        let mut works = take(&mut queue, now + COALESCE);
+        assert_eq!(generation(&works), 2);
+        queue.finish(works.remove(0), Ended::Written, now + COALESCE);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
     fn a_newer_report_is_not_replaced_by_an_older_one_that_failed() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.put(report("a", 1, true), now);
@@ -482,6 +572,27 @@ mod tests {
             now += Duration::from_millis(100);
         }
         assert!((5..=7).contains(&written), "{written}");
+    }
+
+    #[test]
+    fn a_peer_that_stays_silent_is_written_of_once() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let silent = |nodes: &[&str]| {
+            ClusterAction::ReportSilent(nodes.iter().map(|node| NodeName::from(*node)).collect())
+        };
+        queue.put(silent(&["n1", "n2"]), now);
+        assert!(take(&mut queue, now + SILENT_FOR / 2).is_empty());
+        assert!(queue.is_empty(), "nothing waits for it");
+        queue.put(silent(&["n2", "n3"]), now + SILENT_FOR / 2);
+        let mut works = take(&mut queue, now + SILENT_FOR);
+        assert!(matches!(&works[..], [Work::Silent(node)] if *node == "n2".into()), "{works:?}");
+        queue.finish(works.remove(0), Ended::Again, now + SILENT_FOR);
+        let again = queue.next_due(now + SILENT_FOR).expect("it is tried again");
+        let mut works = take(&mut queue, again);
+        assert!(matches!(&works[..], [Work::Silent(node)] if *node == "n2".into()), "{works:?}");
+        queue.finish(works.remove(0), Ended::Written, again);
+        let works = take(&mut queue, now + SILENT_FOR * 3);
+        assert!(matches!(&works[..], [Work::Silent(node)] if *node == "n3".into()), "{works:?}");
     }
 
     #[test]

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use tokio::time::Instant;
 
 use super::Shared;
+use super::node_status;
 use super::request::{RequestError, pause};
 use super::watch::{Follower, follow};
 use crate::api::{self, PhysicalNode, PhysicalNodeSpec};
@@ -29,6 +31,8 @@ pub(super) struct Seen {
     physical: Option<Option<Physical>>,
     node: Option<Labelled>,
     told: Option<NodeDeclared>,
+    /// A peer has said on the page that this agent is silent: that is to be put right.
+    overwritten: bool,
 }
 
 /// What matters of the `PhysicalNode`.
@@ -55,6 +59,11 @@ impl Seen {
     /// The `PhysicalNode`'s generation, if there is one.
     pub(super) fn generation(&self) -> Option<i64> {
         Some(self.physical.as_ref()?.as_ref()?.generation)
+    }
+
+    /// Whether the page says what is no longer so; it is put right by who asks.
+    pub(super) fn take_overwritten(&mut self) -> bool {
+        std::mem::take(&mut self.overwritten)
     }
 
     /// Whether the Kubernetes `Node` is cordoned.
@@ -135,6 +144,8 @@ struct OwnPhysicalNode {
 impl OwnPhysicalNode {
     async fn seen(&mut self, physical: Option<PhysicalNode>) {
         self.ever |= physical.is_some();
+        let status = physical.as_ref().and_then(|physical| physical.status.as_ref());
+        let overwritten = status.is_some_and(node_status::is_silent);
         let physical = physical.map(|physical| Physical {
             uid: physical.uid().unwrap_or_default(),
             generation: physical.metadata.generation.unwrap_or_default(),
@@ -144,12 +155,13 @@ impl OwnPhysicalNode {
             physical.as_ref().map(|physical| (physical.uid.clone(), physical.generation));
         let before = {
             let mut seen = self.shared.this_node();
+            seen.overwritten |= overwritten;
             let before = seen.physical.take().flatten();
             seen.physical = Some(physical);
             before.map(|physical| (physical.uid, physical.generation))
         };
-        if generation.is_some() && generation != before {
-            // A new one needs the whole status; a new generation needs its number in it.
+        if overwritten || generation.is_some() && generation != before {
+            // A new one needs the whole status; a new generation needs its number in it; this agent is not silent.
             self.shared.queue().node_changed(Instant::now());
             self.shared.queue_changed.notify_one();
         }
@@ -163,16 +175,31 @@ impl OwnPhysicalNode {
         self.shared.tell_this_node().await;
     }
 
+    /// This node's `Node`; without one nothing owns what is made.
+    async fn owner(&self) -> Option<OwnerReference> {
+        let nodes: Api<Node> = Api::all(self.shared.client.clone());
+        match self.shared.read(nodes.get(self.shared.config.node.as_str())).await {
+            Ok(node) => node.owner_ref(&()),
+            Err(error) => {
+                tracing::info!(%error, "this node's Node cannot be read: its PhysicalNode will outlive it");
+                None
+            }
+        }
+    }
+
     /// Makes it, trying until it exists. The watch tells of it.
     async fn create(&self) {
         let api: Api<PhysicalNode> = Api::all(self.shared.client.clone());
-        let mine = PhysicalNode::new(self.shared.config.node.as_str(), PhysicalNodeSpec::default());
+        let mut mine =
+            PhysicalNode::new(self.shared.config.node.as_str(), PhysicalNodeSpec::default());
         let manner = PostParams {
             field_manager: Some(self.shared.field_manager()),
             ..PostParams::default()
         };
         for failures in 1.. {
             self.shared.reach.wait_up().await;
+            // Where the `Node` is deleted, Kubernetes deletes this, too.
+            mine.metadata.owner_references = self.owner().await.map(|owner| vec![owner]);
             match self.shared.change(api.create(&manner, &mine)).await {
                 Ok(_) | Err(RequestError::Exists(_)) => return,
                 Err(error) => {

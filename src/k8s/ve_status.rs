@@ -5,10 +5,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
 
 use crate::api::{
     self, LABEL_ENVIRONMENT, LABEL_MEMBER, VirtualEnvironmentStatus, VmState, VmStatus,
-    ve_condition,
+    ve_condition, ve_reason,
 };
 use crate::engine::id::NodeName;
 use crate::engine::report::{self, Phase, VeReport, VmPhase, VmReport};
@@ -87,6 +88,20 @@ fn conditions(report: &VeReport, before: &[Condition], now: &Time) -> Vec<Condit
         conditions.push(condition(ve_condition::STALLED, &why));
     }
     conditions
+}
+
+/// What an agent says of an environment whose record no majority of its keepers answers for: a share of its status, which its handler
+/// takes back.
+pub(super) fn no_majority(message: &str, generation: Option<i64>, now: &Time) -> Value {
+    let says = report::Condition::no(ve_reason::NO_MAJORITY, message.to_owned());
+    let ready = made(ve_condition::READY, &says, generation, &[], now);
+    json!({"conditions": [Condition { status: "Unknown".to_owned(), ..ready }]})
+}
+
+/// Whether that stands there.
+pub(super) fn lacks_majority(status: &VirtualEnvironmentStatus) -> bool {
+    let ready = status.conditions.iter().find(|one| one.type_ == ve_condition::READY);
+    ready.is_some_and(|ready| ready.reason == ve_reason::NO_MAJORITY)
 }
 
 /// A condition as Kubernetes writes it. Its time moves only with its value.

@@ -122,10 +122,12 @@ async fn carry_out(shared: &Shared, work: Work, luggage: Luggage) -> (Work, Ende
             (result, Luggage::Node(written.map(Box::new)))
         }
         (Work::Claim(claim), _) => (writes::claim(shared, claim).await, Luggage::Nothing),
+        (Work::NoMajority(said), _) => (writes::no_majority(shared, said).await, Luggage::Nothing),
         (Work::Invalid(invalid), _) => (writes::invalid(shared, invalid).await, Luggage::Nothing),
         (Work::Release(uid, name), _) => {
             (writes::release(shared, uid, name).await, Luggage::Nothing)
         }
+        (Work::Silent(node), _) => (writes::silent(shared, node).await, Luggage::Nothing),
         (Work::Event(event), _) => (writes::event(shared, event).await, Luggage::Nothing),
         // `pack` gives each kind of work its own luggage.
         (Work::Report(_) | Work::Node(_), _) => (Ok(Ended::Again), Luggage::Nothing),
@@ -140,8 +142,10 @@ fn judge(shared: &Shared, work: &Work, error: &RequestError) -> Ended {
         Work::Claim(claim) => format!("replica set of {}", claim.name),
         Work::Invalid(invalid) => format!("status of {}", invalid.name),
         Work::Report(report) => format!("status of {}", report.name),
+        Work::NoMajority(said) => format!("status of {}", said.name),
         Work::Release(_, name) => format!("finalizer of {name}"),
         Work::Node(_) => "status of this node".to_owned(),
+        Work::Silent(node) => format!("silence of {node}"),
         Work::Event(_) => "event".to_owned(),
     };
     let again = match error {
@@ -149,7 +153,7 @@ fn judge(shared: &Shared, work: &Work, error: &RequestError) -> Ended {
         // Nothing is left to write to.
         RequestError::NotFound(_) => false,
         RequestError::Conflict(_) | RequestError::Exists(_) => {
-            matches!(work, Work::Report(_) | Work::Release(..) | Work::Node(_) | Work::Invalid(_))
+            !matches!(work, Work::Claim(_) | Work::Event(_))
         }
         // An Event into a namespace that is being deleted is forbidden for ever; roles get repaired.
         RequestError::Forbidden(_) => !matches!(work, Work::Event(_)),

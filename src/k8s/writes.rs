@@ -18,20 +18,22 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::environments::INVALID_SPEC;
 use super::happenings::EventWork;
-use super::queue::{Claim, Ended, InvalidSpec};
+use super::queue::{Claim, Ended, InvalidSpec, NoMajority};
 use super::request::RequestError;
 use super::{node_status, ve_status};
 use crate::api::{
     self, FINALIZER, PhysicalNode, PhysicalNodeStatus, VirtualEnvironment,
     VirtualEnvironmentStatus, ve_condition, ve_reason,
 };
-use crate::engine::id::{VeName, VeUid};
+use crate::engine::id::{NodeName, VeName, VeUid};
 use crate::engine::report::{About, Condition, NodeReport, VeReport};
 
 /// Every agent's field manager is this and its node's name.
 pub(super) const FIELD_MANAGER_PREFIX: &str = "discovery-agent-";
 /// Longest name of a field manager that Kubernetes takes, bytes.
 pub(super) const LONGEST_MANAGER: usize = 128;
+/// Who says that a record's majority is away; no node is named so. The next handler's report gives it up, as it does a former handler's.
+const NO_MAJORITY_MANAGER: &str = "discovery-agent-/no-majority";
 /// How often a status is read and written again because somebody else has changed its object meanwhile.
 const MOST_SWAPS: usize = 4;
 /// Who makes the Events, for those who filter them.
@@ -185,6 +187,26 @@ pub(super) async fn invalid(shared: &Shared, invalid: &InvalidSpec) -> Result<En
     Ok(Ended::Written)
 }
 
+/// Says in an environment's status that no majority keeps its record, unless its handler says something meanwhile.
+pub(super) async fn no_majority(shared: &Shared, said: &NoMajority) -> Result<Ended, RequestError> {
+    let api = environments(shared, &said.name);
+    let before = shared.read(api.get(&said.name.name)).await?;
+    let status = before.status.clone().unwrap_or_default();
+    if before.uid().as_deref() != Some(said.uid.as_str())
+        || status.handler_round.is_none()
+        || ve_status::lacks_majority(&status)
+    {
+        return Ok(Ended::Same);
+    }
+    let generation = status.observed_generation;
+    let version = before.resource_version();
+    let status = ve_status::no_majority(&said.message, generation, &ve_status::now());
+    // A share of its own: what this agent may have said as the handler stays.
+    let object = (&*said.name.name, said.uid.as_str(), version.as_deref());
+    apply_status(shared, &api, NO_MAJORITY_MANAGER, object, status).await?;
+    Ok(Ended::Written)
+}
+
 /// Writes an environment's status. Returns what is known of it afterwards.
 pub(super) async fn report(
     shared: &Shared,
@@ -317,22 +339,39 @@ pub(super) async fn release(
     }
 }
 
+/// Says on a peer's page that it is silent.
+pub(super) async fn silent(shared: &Shared, node: &NodeName) -> Result<Ended, RequestError> {
+    let api: Api<PhysicalNode> = Api::all(shared.client.clone());
+    let physical = shared.read(api.get(node.as_str())).await?;
+    let before = physical.status.clone().unwrap_or_default();
+    if before.overlay.is_none() || node_status::is_silent(&before) {
+        return Ok(Ended::Same);
+    }
+    let status = node_status::silent(physical.metadata.generation, &ve_status::now());
+    let (uid, version) = (physical.uid().unwrap_or_default(), physical.resource_version());
+    // What its agent says meanwhile goes before.
+    let object = (node.as_str(), uid.as_str(), version.as_deref());
+    apply_status::<PhysicalNode>(shared, &api, &shared.field_manager(), object, status).await?;
+    tracing::info!(%node, "is silent: its page says so");
+    Ok(Ended::Written)
+}
+
 /// Writes this node's status, if anything material has changed.
 pub(super) async fn node(
     shared: &Shared,
     report: Option<&NodeReport>,
     before: Option<WrittenNode>,
 ) -> (Result<Ended, RequestError>, Option<WrittenNode>) {
-    let (uid, facts) = {
-        let seen = shared.this_node();
+    let (uid, facts, overwritten) = {
+        let mut seen = shared.this_node();
         let facts = node_status::Facts { generation: seen.generation(), cordoned: seen.cordoned() };
-        (seen.uid(), facts)
+        (seen.uid(), facts, seen.take_overwritten())
     };
     // Not made yet, or deleted: its coming back is seen, and leads here again.
     let Some(uid) = uid else { return (Ok(Ended::Dropped), None) };
     let api: Api<PhysicalNode> = Api::all(shared.client.clone());
     let name = shared.config.node.as_str();
-    let before = match before.filter(|written| written.uid == uid) {
+    let before = match before.filter(|written| written.uid == uid && !overwritten) {
         Some(written) => written,
         None => match shared.read(api.get(name)).await {
             Ok(physical) => WrittenNode {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::id::{NodeName, VeName, VeUid};
-use crate::engine::input::VeDeclared;
+use crate::engine::input::{NOT_ITS_HANDLERS, VeDeclared};
 use crate::engine::replica::Replica;
-use crate::engine::report::VeReport;
+use crate::engine::report::{Condition, VeReport};
 use crate::engine::spec::VeSpec;
 
 /// One stored environment.
@@ -147,11 +147,23 @@ impl ApiServer {
     pub fn report(&mut self, report: VeReport) -> Option<VeDeclared> {
         *self.writes.entry("status").or_default() += 1;
         let next = self.next_version();
-        let object = self.objects.get_mut(&report.uid)?;
+        let newest = |object: &Object| object.status.as_ref().map_or(0, |status| status.round);
+        let object = self.objects.get_mut(&report.uid).filter(|o| newest(o) <= report.round)?;
         object.declared.resource_version = next;
         object.declared.reported = report.round;
         object.declared.replica_set.clone_from(&report.replica_set);
         object.status = Some(report);
+        Some(object.declared.clone())
+    }
+
+    /// An agent says that the status may no longer be so. Returns what watches see.
+    pub fn report_no_majority(&mut self, uid: &VeUid, message: String) -> Option<VeDeclared> {
+        *self.writes.entry("status").or_default() += 1;
+        let next = self.next_version();
+        let object = self.objects.get_mut(uid)?;
+        object.status.as_mut()?.ready = Condition::no("NoMajority", message);
+        object.declared.resource_version = next;
+        object.declared.reported = NOT_ITS_HANDLERS;
         Some(object.declared.clone())
     }
 

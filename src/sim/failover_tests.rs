@@ -116,19 +116,26 @@ fn an_agent_that_is_away_for_longer_than_a_lease_loses_its_vms_and_a_shorter_abs
 fn without_a_majority_of_the_guardians_nothing_is_started_elsewhere_until_one_is_back() {
     // Of three nodes, each is guarded by all.
     let mut world = world(3, 1);
-    running(&mut world, 1);
+    let uid = running(&mut world, 1);
     let (vm, node) = victim(&world);
     let others: Vec<NodeName> = world.names().into_iter().filter(|n| *n != node).collect();
     world.power_off(&node);
     world.power_off(&others[0]);
     world.run_for(SOON * 2);
     assert_eq!(place(&world, &vm), None, "nobody can prove that it has ended");
-    // Two of its record's three replicas are gone as well: its status is what the last handler wrote.
+    // Two of its record's three replicas are gone as well: the third says so in its status, which is what the last handler wrote.
     assert!(told(&world, "NoMajority") > 0, "people are told why");
+    let why = |world: &World| {
+        let status = world.api.get(&uid).and_then(|object| object.status.clone());
+        status.map(|status| status.ready).expect("a status")
+    };
+    assert_eq!((why(&world).holds, why(&world).reason.as_ref()), (false, "NoMajority"));
+    assert!(why(&world).message.contains("do not answer"), "{:?}", why(&world));
     world.start_agent(&others[0]);
     let elsewhere = world.run_while_not(SOON, |world| place(world, &vm).is_some());
     assert_eq!(world.broken, vec![]);
     assert!(elsewhere, "goes on by itself");
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "{:?}", why(&world));
 }
 
 fn told(world: &World, reason: &str) -> usize {
@@ -214,6 +221,32 @@ fn a_node_that_answers_again_before_it_is_over_loses_nothing() {
     assert_eq!(place(&world, &vm), Some(node));
     assert_eq!(told(&world, "FailedOver"), 0);
     assert_eq!(said_of(&world, &uid, &vm), "", "nothing is left in the status");
+}
+
+/// Who is dead cannot say so.
+#[test]
+fn the_first_gateway_says_which_nodes_are_silent() {
+    for seed in 0..4 {
+        let mut world = world(5, seed);
+        running(&mut world, 2);
+        let (_, node) = victim(&world);
+        let said = |world: &World| -> Vec<Vec<NodeName>> {
+            let others = world.silent.iter().filter(|(name, _)| **name != node);
+            others.map(|(_, silent)| silent.clone()).filter(|silent| !silent.is_empty()).collect()
+        };
+        assert_eq!(said(&world), Vec::<Vec<NodeName>>::new());
+        world.power_off(&node);
+        let told = world.run_while_not(SOON, |world| said(world) == [vec![node.clone()]]);
+        assert!(told, "one says it, seed {seed}: {:?}", world.silent);
+        world.start_agent(&node);
+        assert!(world.run_while_not(SOON, |world| said(world).is_empty()), "seed {seed}");
+        // Cut off, it knows that it is the one.
+        cut_off(&mut world, &node);
+        assert!(world.run_while_not(SOON, |world| !said(world).is_empty()), "the fault fired");
+        world.run_for(SOON);
+        assert_eq!(said(&world), [vec![node.clone()]], "seed {seed}");
+        assert!(world.silent.get(&node).is_none_or(Vec::is_empty), "seed {seed}");
+    }
 }
 
 #[test]

@@ -55,6 +55,40 @@ fn a_handler_that_is_back_at_once_without_its_disk_is_replaced() {
     }
 }
 
+fn handlers(world: &World) -> usize {
+    let handles =
+        |name: &NodeName| world.engine(name).is_some_and(|engine| !engine.view().ves.is_empty());
+    world.names().iter().filter(|name| handles(name)).count()
+}
+
+/// It had nothing to propose, so that nobody refused it anything, and it went on as the handler beside the one that had taken over.
+#[test]
+fn a_handler_that_was_replaced_finds_out_though_it_changes_nothing() {
+    let mut replaced = 0;
+    for seed in 0..8 {
+        let mut world = world(5, seed);
+        let uid = running(&mut world);
+        let set = world.api.get(&uid).expect("it is there").declared.replica_set.clone();
+        let handler = set.first().expect("a first replica").node.clone();
+        let others: Vec<NodeName> =
+            world.names().into_iter().filter(|name| *name != handler).collect();
+        for other in &others {
+            world.network.cut(&handler, other);
+            world.network.cut(other, &handler);
+        }
+        // Its lease goes on for longer.
+        let two = world.run_while_not(Duration::from_millis(4_500), |world| handlers(world) == 2);
+        replaced += usize::from(two);
+        world.network.mend();
+        assert!(
+            world.run_while_not(Duration::from_secs(10), |world| handlers(world) == 1),
+            "seed {seed}"
+        );
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+    assert!(replaced > 0, "the fault fired");
+}
+
 /// The agent that kept the tombstone told itself to remove it, and heard itself say that it was not gone yet, for ever.
 #[test]
 fn what_late_messages_raise_from_the_dead_is_removed_and_nobody_spins() {

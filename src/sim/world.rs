@@ -10,29 +10,26 @@ use super::acknowledged::Acknowledged;
 use super::api_server::ApiServer;
 use super::clock::Clock;
 use super::driver::Driver;
-use super::faults::{AGREE_WITHIN, Over};
+use super::faults::Over;
 use super::guard::Guard;
 use super::host::Host;
 use super::migration::Flight;
 use super::network::{Network, Quality};
-use crate::engine::effect::{Action, ClusterAction, Effects, HypervisorCommand};
+use crate::engine::Engine;
+use crate::engine::effect::{ClusterAction, Effects, HypervisorCommand};
 use crate::engine::guard::{Allowance, GuardInput};
-use crate::engine::host::{DomainSeen, Failure, StopCause, VmLoad};
+use crate::engine::host::{DomainSeen, Failure};
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, VeDeclared};
 use crate::engine::invariants::Broken;
-use crate::engine::lease::Times;
 use crate::engine::lrt::ZONE_LABEL;
-use crate::engine::lrt::relief::THRESHOLD_S;
 use crate::engine::lrt::solver::Goal;
-use crate::engine::lrt::transit::MigrationLimits;
-use crate::engine::record::{Kept, Record, RecordKey};
+use crate::engine::record::{Kept, RecordKey};
 use crate::engine::replica::Replica;
 use crate::engine::report::{Happening, VeReport};
-use crate::engine::spec::{Resources, VeSpec};
+use crate::engine::spec::Resources;
 use crate::engine::time::Instant;
 use crate::engine::wire::Message;
-use crate::engine::{Config, Engine};
 
 /// What a world is made with.
 #[derive(Clone, Debug)]
@@ -52,9 +49,7 @@ pub struct Setup {
 }
 
 /// Between two samples of what guests use.
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// Somebody switches a machine on again that was switched off, this long after.
-const SWITCHED_ON_AFTER: Duration = Duration::from_secs(30);
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// What is about to happen at any time; more is a storm that feeds itself.
 const MOST_PENDING: usize = 100_000;
@@ -146,7 +141,7 @@ pub(super) struct Node {
     pub(super) disk: BTreeMap<RecordKey, Kept>,
     pub(super) host: Host,
     pub(super) guard: Guard,
-    declared: NodeDeclared,
+    pub(super) declared: NodeDeclared,
     pub(super) wake_at: Option<Instant>,
     pub(super) clock: Clock,
     pub(super) driver: Driver,
@@ -163,9 +158,11 @@ pub struct World {
     number: u64,
     queue: BTreeMap<(Instant, u64), Event>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
-    reports: BTreeMap<(NodeName, VeUid), VeReport>,
-    rng: ChaCha8Rng,
-    seed: u64,
+    pub(super) reports: BTreeMap<(NodeName, VeUid), VeReport>,
+    /// Which peers each agent has said to be silent last.
+    pub silent: BTreeMap<NodeName, Vec<NodeName>>,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) seed: u64,
     pub(super) flights: BTreeMap<u64, Flight>,
     pub(super) flights_so_far: u64,
     /// Starts of VMs so far, in all.
@@ -175,13 +172,13 @@ pub struct World {
     /// How often watchdogs have reset nodes.
     pub resets: u64,
     /// What guests use, thousandths of a processor; those that are not named use nothing.
-    loads: BTreeMap<VmId, u64>,
+    pub(super) loads: BTreeMap<VmId, u64>,
     /// How likely it is that a migration fails, and that its last answer is lost: then both ends have the VM, and the
     /// target's is paused.
     pub migration_faults: (f64, f64),
     /// How migrations ended: arrived, failed, aborted, answer lost.
     pub migrations: BTreeMap<&'static str, u64>,
-    goal: Goal,
+    pub(super) goal: Goal,
     /// The network; its counts tell which faults fired.
     pub network: Network,
     /// The API server.
@@ -240,6 +237,7 @@ impl World {
             queue: BTreeMap::new(),
             nodes: BTreeMap::new(),
             reports: BTreeMap::new(),
+            silent: BTreeMap::new(),
             flights: BTreeMap::new(),
             flights_so_far: 0,
             starts: 0,
@@ -389,168 +387,6 @@ impl World {
         self.number += 1;
         self.queue.insert((self.now + after, self.number), event);
     }
-
-    // ---- what people and fate do -------------------------------------------------------------
-
-    /// Starts a node's agent from what is on its disk.
-    pub fn start_agent(&mut self, name: &NodeName) {
-        let (now, seed, watchdog) = (self.now, self.seed, self.watchdog);
-        let others: Vec<NodeName> = self.names().into_iter().filter(|n| n != name).collect();
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        if node.engine.is_some() || node.frozen {
-            return;
-        }
-        node.life += 1;
-        let salt = name.as_str().bytes().fold(node.life, |sum, byte| sum * 257 + u64::from(byte));
-        let config = Config {
-            node: name.clone(),
-            seed: seed ^ salt,
-            threshold_s: Some(THRESHOLD_S),
-            goal: self.goal,
-            failover: self.failover,
-            times: Times::default(),
-            limits: MigrationLimits::default(),
-            can_switch_off: self.power_switch.is_some(),
-        };
-        let kept = node.disk.values().cloned().collect();
-        let (engine, effects) = Engine::recover(config, kept, node.clock.local(now));
-        node.engine = Some(engine);
-        let (host, domains) = (node.host.info(), node.host.list());
-        let declared = node.declared.clone();
-        let guarded = !node.guard.is_away();
-        node.guard.called = !guarded;
-        self.commit(name, effects);
-        let hypervisor = [
-            HypervisorInput::Host(host),
-            HypervisorInput::Available(true),
-            HypervisorInput::Domains(domains),
-        ];
-        let reachable = self.api.answers(name);
-        let cluster = [ClusterInput::Reachable(reachable), ClusterInput::ThisNode(declared)];
-        let inputs = hypervisor.map(Input::Hypervisor).into_iter();
-        let guard = guarded.then_some(Input::Guard(GuardInput::Connected { watchdog }));
-        let inputs = inputs.chain(cluster.map(Input::Cluster)).chain(guard);
-        for input in inputs.chain(others.into_iter().map(Input::PeerKnown)) {
-            self.handle(name, input);
-        }
-    }
-
-    /// Ends a node's agent at once; its domains go on.
-    pub fn kill_agent(&mut self, name: &NodeName) {
-        if let Some(node) = self.nodes.get_mut(name) {
-            node.engine = None;
-            node.wake_at = None;
-            node.life += 1;
-            node.driver.end();
-        }
-        self.api.watchers.remove(name);
-    }
-
-    /// A node's agent ends in order, when peers and guard agree to its absence or after a while; its domains go on. Tells whether
-    /// they did.
-    pub fn end_agent(&mut self, name: &NodeName, absence: Duration) -> bool {
-        self.handle(name, Input::GoAway(absence));
-        let may_go = |world: &Self| world.engine(name).is_none_or(Engine::may_go);
-        let agreed = self.run_while_not(AGREE_WITHIN, may_go);
-        self.kill_agent(name);
-        agreed
-    }
-
-    /// A node loses its power: agent and guests end, its disk stays.
-    pub fn power_off(&mut self, name: &NodeName) {
-        self.kill_agent(name);
-        let (now, boot_clocks) = (self.now, self.boot_clocks);
-        self.machines_changed = true;
-        if let Some(node) = self.nodes.get_mut(name) {
-            node.boot += 1;
-            node.host.power_off();
-            node.guard = Guard::default();
-            node.frozen = false;
-            node.deferred.clear();
-            if boot_clocks {
-                node.clock.begin_anew(now);
-            }
-        }
-    }
-
-    /// A person applies an environment.
-    pub fn apply(&mut self, uid: &VeUid, name: &VeName, spec: VeSpec) {
-        let seen = self.api.apply(uid, name, spec);
-        self.show(seen);
-    }
-
-    /// A person deletes an environment.
-    pub fn delete(&mut self, uid: &VeUid) {
-        if let Some(seen) = self.api.delete(uid) {
-            self.show(seen);
-        }
-    }
-
-    /// A person changes what is declared of a node.
-    pub fn declare_node(&mut self, name: &NodeName, change: impl FnOnce(&mut NodeDeclared)) {
-        if let Some(node) = self.nodes.get_mut(name) {
-            change(&mut node.declared);
-            let declared = node.declared.clone();
-            self.handle(name, Input::Cluster(ClusterInput::ThisNode(declared)));
-        }
-    }
-
-    /// A guest stops by itself. Tells whether there was one.
-    pub fn stop_guest(&mut self, name: &NodeName, id: &VmId, cause: StopCause) -> bool {
-        let seen = self.host_mut(name).and_then(|host| host.stop_guest(id, cause));
-        let fired = seen.is_some();
-        if let Some(seen) = seen {
-            self.handle(name, Input::Hypervisor(HypervisorInput::Domain(seen)));
-        }
-        fired
-    }
-
-    /// A guest uses so much of a processor, thousandths, from now on. The first call begins the sampling of loads.
-    pub fn set_load(&mut self, id: &VmId, cpu_milli: u64) {
-        if self.loads.is_empty() {
-            self.push(SAMPLE_EVERY, Event::Sample);
-        }
-        self.loads.insert(id.clone(), cpu_milli);
-    }
-
-    /// Every hypervisor tells what its guests use.
-    fn sample(&mut self) {
-        self.push(SAMPLE_EVERY, Event::Sample);
-        for name in self.names() {
-            let Some(host) = self.host(&name) else { continue };
-            let loads = host.running().map(|(id, size)| VmLoad {
-                id: id.clone(),
-                cpu_milli: self.loads.get(id).copied().unwrap_or(0),
-                memory: size.memory,
-                dirty: None,
-            });
-            let loads: Vec<VmLoad> = loads.collect();
-            if !loads.is_empty() {
-                self.handle(&name, Input::Hypervisor(HypervisorInput::Loads(loads)));
-            }
-        }
-    }
-
-    /// Somebody undefines a domain. Tells whether there was one.
-    pub fn undefine(&mut self, name: &NodeName, id: &VmId) -> bool {
-        let fired = self.host_mut(name).is_some_and(|host| host.undefine(id));
-        if fired {
-            self.handle(name, Input::Hypervisor(HypervisorInput::DomainGone(id.clone())));
-        }
-        fired
-    }
-
-    /// The API server goes, or comes back: then watches begin anew.
-    pub fn set_api_away(&mut self, away: bool) {
-        self.api.away = away;
-        self.api.watchers.clear();
-        for name in self.names() {
-            let reachable = self.api.answers(&name);
-            self.handle(&name, Input::Cluster(ClusterInput::Reachable(reachable)));
-        }
-    }
-
-    // ---- the machinery -----------------------------------------------------------------------
 
     /// Every watcher sees an object, each at its own time.
     pub(super) fn show(&mut self, seen: VeDeclared) {
@@ -735,144 +571,6 @@ impl World {
             node.wake_at = Some(at);
             let life = node.life;
             self.push(at.since(now), Event::Wake { node: name.clone(), life });
-        }
-    }
-
-    /// What is on disk may be said and done.
-    pub(super) fn carry_out(&mut self, name: &NodeName, effects: Effects) {
-        let Some(node) = self.nodes.get_mut(name) else { return };
-        let mut registers = Vec::new();
-        for record in effects.persist {
-            match record {
-                Record::Put(kept) => {
-                    if let Kept::Register(acceptor) = &*kept {
-                        registers.push(acceptor.ve.clone());
-                    }
-                    node.disk.insert(kept.key(), *kept);
-                }
-                Record::Forget(key) => {
-                    node.disk.remove(&key);
-                }
-            }
-        }
-        let (life, boot) = (node.life, node.boot);
-        registers.iter().for_each(|ve| self.check_remembered(ve));
-        for action in effects.actions {
-            match action {
-                Action::Send { to, message } => {
-                    if let Message::Declared { uid, generation, deleting, .. } = &*message {
-                        self.acknowledge(uid, (*generation, *deleting));
-                    }
-                    for delay in self.network.carry(name, &to, &mut self.rng) {
-                        let (from, to, message) = (name.clone(), to.clone(), message.clone());
-                        self.push(delay, Event::Deliver { from, to, message });
-                    }
-                }
-                Action::Hypervisor { request, command } => {
-                    let delay = Duration::from_millis(self.rng.random_range(20..400));
-                    let (node, command) = (name.clone(), Box::new(command));
-                    self.push(delay, Event::Command { node, boot, request, command, life });
-                }
-                Action::Guard(allowance) => self.tell_guard(name, boot, allowance),
-                Action::SwitchOff { holder, epoch } => {
-                    let takes = self.power_switch.and_then(Result::ok).unwrap_or_default();
-                    let (by, holder) = (name.clone(), Box::new(holder));
-                    self.push(takes, Event::SwitchOff { by, life, holder, epoch });
-                }
-                Action::Cluster(ClusterAction::Happened(happening)) => {
-                    if !self.keeps_little {
-                        self.happened.push((self.now, name.clone(), happening));
-                    }
-                }
-                // Its own calls reach the API server in order.
-                Action::Cluster(action @ ClusterAction::WatchVes(_)) => {
-                    let (from, action) = (name.clone(), Box::new(action));
-                    self.push(Duration::ZERO, Event::Api { from, action });
-                }
-                Action::Cluster(ClusterAction::ReportVe(report)) => {
-                    // The rim writes the newest report of an environment, however old the attempt.
-                    self.acknowledge(&report.uid, (report.observed_generation, false));
-                    let (uid, name) = (report.uid.clone(), name.clone());
-                    self.reports.insert((name.clone(), uid), (*report).clone());
-                    let action = Box::new(ClusterAction::ReportVe(report));
-                    let delay = Duration::from_micros(self.rng.random_range(500..5_000));
-                    self.push(delay, Event::Api { from: name, action });
-                }
-                Action::Cluster(action) => {
-                    if let ClusterAction::ReleaseVe { uid, .. } = &action {
-                        self.check_released(name, uid);
-                    }
-                    let delay = Duration::from_micros(self.rng.random_range(500..5_000));
-                    let (from, action) = (name.clone(), Box::new(action));
-                    self.push(delay, Event::Api { from, action });
-                }
-            }
-        }
-    }
-
-    /// A machine is switched off, if it was not off already, and on again by somebody a while later.
-    fn switch_off(&mut self, (by, life): (&NodeName, u64), holder: Replica, epoch: u64) {
-        let result = match self.power_switch {
-            Some(Err(why)) => Err(why.to_owned()),
-            _ => Ok(()),
-        };
-        let is_on = self.nodes.get(&holder.node).is_some_and(|node| {
-            node.engine.is_some() || node.frozen || node.host.running().next().is_some()
-        });
-        if result.is_ok() && is_on {
-            self.switched_off += 1;
-            self.power_off(&holder.node);
-            self.start_after(&holder.node, SWITCHED_ON_AFTER);
-        }
-        if self.nodes.get(by).is_some_and(|node| node.life == life) {
-            self.handle(by, Input::Switched { holder, epoch, result });
-        }
-    }
-
-    fn api_call(&mut self, from: &NodeName, action: ClusterAction) {
-        if !self.api.answers(from) {
-            // The rim retries for as long as it takes.
-            if !matches!(action, ClusterAction::WatchVes(_) | ClusterAction::ClaimReplicaSet { .. })
-            {
-                let (from, action) = (from.clone(), Box::new(action));
-                self.push(Duration::from_secs(1), Event::Api { from, action });
-            }
-            return;
-        }
-        match action {
-            ClusterAction::WatchVes(true) => {
-                self.api.watchers.insert(from.clone());
-                let all = self.api.list();
-                let live = all.iter().map(|declared| declared.uid.clone()).collect();
-                for declared in all {
-                    self.later(from, Input::Cluster(ClusterInput::Ve(Box::new(declared))));
-                }
-                let life = self.nodes.get(from).map_or(0, |node| node.life);
-                let input = Box::new(Input::Cluster(ClusterInput::VesListed { live }));
-                // After every object of the list.
-                let node = from.clone();
-                self.push(Duration::from_millis(6), Event::Input { node, life, input });
-            }
-            ClusterAction::WatchVes(false) => {
-                self.api.watchers.remove(from);
-            }
-            ClusterAction::ClaimReplicaSet { uid, resource_version, replicas, .. } => {
-                if let Some(seen) = self.api.claim(&uid, &resource_version, replicas) {
-                    self.show(seen);
-                }
-            }
-            ClusterAction::ReportVe(report) => {
-                let newest = self.reports.remove(&(from.clone(), report.uid.clone()));
-                if let Some(seen) = newest.and_then(|report| self.api.report(report)) {
-                    self.show(seen);
-                }
-            }
-            ClusterAction::ReleaseVe { uid, .. } => {
-                if self.api.release(&uid) && !self.api.keeps_from_watches(&uid) {
-                    self.show_gone(&uid);
-                }
-            }
-            ClusterAction::ReportNode(_) | ClusterAction::Happened(_) => {}
         }
     }
 }

@@ -189,6 +189,13 @@ impl World for Real {
         Some((key, status.vms))
     }
 
+    async fn node_ready(&self, node: &NodeName) -> Option<bool> {
+        let nodes: Api<PhysicalNode> = Api::all(self.admin.clone());
+        let status = nodes.get_opt(node.as_str()).await.ok()??.status?;
+        let ready = status.conditions.into_iter().find(|one| one.type_ == "Ready")?;
+        (ready.status != "Unknown").then_some(ready.status == "True")
+    }
+
     async fn delete_node(&self, node: &NodeName) {
         let nodes: Api<PhysicalNode> = Api::all(self.admin.clone());
         let deleted = nodes.delete(node.as_str(), &DeleteParams::default()).await;
@@ -212,6 +219,9 @@ async fn the_rim_passes_on_a_real_api_server() {
     world.space(space).await;
     cluster_suite::an_agent_publishes_its_identity_and_its_status(&world).await;
     println!("identity and status");
+    cluster_suite::a_silent_nodes_page_says_so_until_its_agent_is_back(&world).await;
+    an_agent_that_is_there_puts_right_that_it_is_silent(&world).await;
+    println!("silence");
     cluster_suite::what_is_declared_of_a_node_is_seen(&world).await;
     println!("declarations");
     cluster_suite::a_watcher_sees_every_environment_and_nobody_else_does(&world, space).await;
@@ -222,6 +232,8 @@ async fn the_rim_passes_on_a_real_api_server() {
     println!("reports");
     cluster_suite::a_former_handlers_report_is_not_written(&world, space).await;
     println!("late reports");
+    cluster_suite::that_no_majority_answers_is_said_until_the_handler_reports(&world, space).await;
+    println!("no majority");
     cluster_suite::a_deleted_environment_is_kept_until_it_is_released(&world, space).await;
     println!("finalizer");
     cluster_suite::what_happened_is_told(&world, space).await;
@@ -235,6 +247,7 @@ async fn the_rim_passes_on_a_real_api_server() {
     println!("series");
     only_gateways_watch_environments(&world).await;
     println!("watches");
+    a_nodes_page_goes_with_its_node(&world).await;
     the_doctor_lists_the_nodes(&world).await;
     println!("doctor");
     a_hanging_api_server_is_found_out(&world).await;
@@ -243,6 +256,32 @@ async fn the_rim_passes_on_a_real_api_server() {
     println!("absence");
     cluster_suite::an_agent_starts_without_the_api_server(&world, space).await;
     println!("late API server");
+}
+
+/// A peer that does not hear it may still reach the API server: the last word is the node's own.
+async fn an_agent_that_is_there_puts_right_that_it_is_silent(world: &Real) {
+    let me = peer("not-silent", 30);
+    let agent = world.agent(&me).await;
+    agent.port.submit(ClusterAction::ReportNode(Box::new(node_report(1))));
+    eventually("a ready node", async || world.node_ready(&me.node).await.filter(|ready| *ready))
+        .await;
+    let nodes: Api<PhysicalNode> = Api::all(world.admin.clone());
+    let silent = json!({
+        "apiVersion": "discovery.beyondtheclouds.io/v1alpha1",
+        "kind": "PhysicalNode",
+        "status": {"conditions": [{
+            "type": "Ready", "status": "Unknown", "reason": "Silent", "message": "not heard",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]},
+    });
+    let params = PatchParams::apply("somebody").force();
+    let patched = nodes.patch_status(me.node.as_str(), &params, &Patch::Apply(&silent)).await;
+    let status = patched.expect("a change of the test's own is accepted").status.expect("a status");
+    assert!(status.conditions.iter().any(|one| one.reason == "Silent"), "the fault fired");
+    eventually("a ready node again", async || {
+        world.node_ready(&me.node).await.filter(|ready| *ready)
+    })
+    .await;
 }
 
 /// A server that hangs is found out, and nothing waits for it for ever.
@@ -410,6 +449,17 @@ async fn only_gateways_watch_environments(world: &Real) {
     })
     .await;
     assert_eq!(gateway.port.counters().watches.get(), 2);
+}
+
+/// Kubernetes removes it with its node.
+async fn a_nodes_page_goes_with_its_node(world: &Real) {
+    let _agent = world.agent(&peer("owned", 31)).await;
+    let (nodes, pages): (Api<Node>, Api<PhysicalNode>) =
+        (Api::all(world.admin.clone()), Api::all(world.admin.clone()));
+    let node = nodes.get("owned").await.expect("there is such a node");
+    let page = eventually("a page", async || pages.get_opt("owned").await.ok()?).await;
+    let owners: Vec<_> = page.owner_references().iter().map(|owner| &owner.uid).collect();
+    assert_eq!(owners, [&node.uid().expect("it has one")]);
 }
 
 async fn the_doctor_lists_the_nodes(world: &Real) {

@@ -84,6 +84,11 @@ impl World for InMemory {
         Some((key, stored.report.map(|report| report.vms)))
     }
 
+    async fn node_ready(&self, node: &NodeName) -> Option<bool> {
+        let stored = self.0.node(node)?;
+        stored.report.filter(|_| !stored.silent).map(|report| report.hypervisor_available)
+    }
+
     async fn delete_node(&self, node: &NodeName) {
         self.0.delete_physical_node(node);
     }
@@ -111,11 +116,13 @@ macro_rules! passes {
 
 passes!(
     an_agent_publishes_its_identity_and_its_status(),
+    a_silent_nodes_page_says_so_until_its_agent_is_back(),
     what_is_declared_of_a_node_is_seen(),
     a_watcher_sees_every_environment_and_nobody_else_does("ns"),
     of_two_claims_one_wins("ns"),
     a_report_is_read_by_people("ns"),
     a_former_handlers_report_is_not_written("ns"),
+    that_no_majority_answers_is_said_until_the_handler_reports("ns"),
     a_deleted_environment_is_kept_until_it_is_released("ns"),
     what_happened_is_told("ns"),
     peers_are_found_and_revoked(),

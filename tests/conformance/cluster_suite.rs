@@ -46,6 +46,8 @@ pub trait World {
     async fn schedulable(&self, node: &NodeName, schedulable: bool);
     /// The key that a node's `PhysicalNode` publishes, and the number of VMs it reports.
     async fn node(&self, node: &NodeName) -> Option<(Option<[u8; 32]>, Option<u32>)>;
+    /// Whether a node's page says that it is ready; nothing if it says that nobody knows.
+    async fn node_ready(&self, node: &NodeName) -> Option<bool>;
     /// Deletes a `PhysicalNode`.
     async fn delete_node(&self, node: &NodeName);
     /// The API server goes.
@@ -260,6 +262,31 @@ pub async fn an_agent_publishes_its_identity_and_its_status<W: World>(world: &W)
     .await;
 }
 
+/// Who is dead cannot say so: a peer does, and who is back speaks for itself.
+pub async fn a_silent_nodes_page_says_so_until_its_agent_is_back<W: World>(world: &W) {
+    let (dead, other) = (peer("fallen-silent", 15), peer("who-says-so", 16));
+    let agent = world.agent(&dead).await;
+    agent.port.submit(ClusterAction::ReportNode(Box::new(node_report(3))));
+    eventually("a ready node", async || world.node_ready(&dead.node).await.filter(|ready| *ready))
+        .await;
+    drop(agent);
+    let mut teller = world.agent(&other).await;
+    teller.reaches(true).await;
+    teller.port.submit(ClusterAction::ReportSilent(vec![dead.node.clone()]));
+    eventually("a page that says that nobody knows", async || {
+        world.node_ready(&dead.node).await.is_none().then_some(())
+    })
+    .await;
+    let page = world.node(&dead.node).await;
+    assert_eq!(page, Some((Some(dead.key), Some(3))), "what it said itself stays");
+    let agent = world.agent(&dead).await;
+    agent.port.submit(ClusterAction::ReportNode(Box::new(node_report(3))));
+    eventually("a ready node again", async || {
+        world.node_ready(&dead.node).await.filter(|ready| *ready)
+    })
+    .await;
+}
+
 /// Cordons and declarations arrive.
 pub async fn what_is_declared_of_a_node_is_seen<W: World>(world: &W) {
     let me = peer("declared", 2);
@@ -393,6 +420,41 @@ pub async fn a_former_handlers_report_is_not_written<W: World>(world: &W, space:
     eventually("a newer one", async || world.ve(&ve).await.filter(|told| told.vms != 3)).await;
     let told = world.ve(&ve).await.expect("it exists");
     assert_eq!((told.vms, told.replica_set), (4, vec![keeper(&b), keeper(&a)]));
+}
+
+/// Another agent says that nobody answers for an environment; its handler, which is asked by whoever sees that, has the last word.
+pub async fn that_no_majority_answers_is_said_until_the_handler_reports<W: World>(
+    world: &W,
+    space: &str,
+) {
+    let (a, b) = (peer("has-none", 17), peer("finds-none", 18));
+    let (mut handler, other) = (world.agent(&a).await, world.agent(&b).await);
+    let ve = VeName::new(space, "unled");
+    handler.watch(true);
+    world.apply(&ve, 2).await;
+    let seen = handler.sees(&ve, |_| true).await;
+    handler.claim(&seen, &[&a, &b]);
+    let its = VeReport { round: 34, ..report(&seen, true, 2, &[&a, &b]) };
+    handler.report(its.clone());
+    handler.sees(&ve, |ve| ve.reported == 34).await;
+    let (uid, name) = (seen.uid.clone(), ve.clone());
+    let message = "n1, n2 do not answer".to_owned();
+    other.port.submit(ClusterAction::ReportNoMajority { uid, name, message });
+    handler.sees(&ve, |ve| (1..34).contains(&ve.reported)).await;
+    let told = world.ve(&ve).await.expect("it exists");
+    assert_eq!((told.ready, told.vms), (Some(false), 2), "all else stays");
+    handler.report(VeReport { again: true, ..its });
+    handler.sees(&ve, |ve| ve.reported == 34).await;
+    let told = world.ve(&ve).await.expect("it exists");
+    assert_eq!((told.ready, told.vms), (Some(true), 2));
+    // A former handler's is refused all the same.
+    other.report(VeReport { round: 17, ..report(&seen, true, 9, &[&b, &a]) });
+    other.happened(&seen, true, "Late", "behind its report");
+    eventually("what it says besides", async || {
+        world.happenings(&ve).await.iter().any(|(reason, _)| reason == "Late").then_some(())
+    })
+    .await;
+    assert_eq!(world.ve(&ve).await.expect("it exists").vms, 2);
 }
 
 /// Nothing vanishes before its VMs are confirmed gone.

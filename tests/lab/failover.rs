@@ -52,11 +52,12 @@ fn without_a_majority_of_its_guardians_nothing_is_started_until_one_is_back() {
         world.lab.node_stop(lost).expect("the node loses its power");
     }
     let lost_at = Instant::now();
-    // By the handler in the status, if it is the one that is left; else by the one that cannot take over from it.
+    // By the handler, if it is the one that is left; else by the one that cannot take over from it.
     let is_said = || {
         let said = world.vm("shop", "shop-web-0")["message"].to_string();
+        let (ready, reason, _) = world.ready("shop").unwrap_or_default();
         said.contains("no majority of its guardians answers")
-            || world.was_told("shop", "nothing of this environment is changed without a majority")
+            || (ready.as_str(), reason.as_str()) == ("Unknown", "NoMajority")
     };
     let mut said = false;
     world.until("the reason, and for the time that a proof takes", || {

@@ -88,8 +88,15 @@ fn a_burst_of_applies_survives_the_power_loss_of_a_gateways_node() {
         })
     });
     no_vm_runs_twice(&world);
+    let ready = "jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}";
+    world.until("its page to say that it is silent", || {
+        world.cluster.must(&["get", "pn", &victim, "-o", ready], "") == "Silent"
+    });
     world.lab.node_start(&victim).expect("the node boots again");
     world.until_agents_are_back();
+    world.until("its page to be its own again", || {
+        world.cluster.must(&["get", "pn", &victim, "-o", ready], "") == "AgentReady"
+    });
     let fates = || (0..BURST).map(|index| fate(&world, &name(index))).collect::<Vec<_>>();
     world.until("all to be whole or to wait whole", || fates().iter().all(Fate::is_settled));
     // Others may make room for one that waits, at any moment.

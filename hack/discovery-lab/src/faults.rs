@@ -147,6 +147,18 @@ pub enum Measure {
         #[arg(long, value_parser = ["running", "stopped"], default_value = "running")]
         api_server: String,
     },
+    /// Source, target and handler of a live migration lose their power, at each moment of it
+    Migration {
+        /// How often each at each
+        #[arg(long, default_value_t = 1)]
+        rounds: usize,
+        /// What is not whole by then never will be
+        #[arg(long, value_parser = duration, default_value = "240s")]
+        deadline: Duration,
+        /// All of them, as JSON
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -251,6 +263,15 @@ pub fn measure(lab: &Lab, verb: &Measure) -> Result<()> {
         Measure::Failover { how, api_server } => (Loss::Power, how, api_server == "stopped"),
         Measure::Cut { how } => (Loss::Cut, how, false),
         Measure::Crash { how, api_server } => (Loss::Crash, how, api_server == "stopped"),
+        Measure::Migration { rounds, deadline, report } => {
+            let deaths = lab.measure_migration(*rounds, *deadline)?;
+            if let Some(path) = report {
+                write_json(path, &serde_json::json!(deaths))?;
+            }
+            println!("{} losses, the VM never ran twice:", deaths.len());
+            deaths.iter().for_each(|death| println!("{death}"));
+            return Ok(());
+        }
     };
     let wanted = Measurement { loss, times: how.times, api_stopped, deadline: how.deadline };
     let samples = lab.measure_loss(wanted)?;

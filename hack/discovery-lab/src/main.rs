@@ -109,7 +109,7 @@ enum Verb {
     /// Make a fault happen, see that it did, and undo it; or many of them (run)
     #[command(subcommand)]
     Nemesis(faults::Nemesis),
-    /// Measure how long a VM is away when its node is lost, or it crashes
+    /// Measure how long a VM is away when its node is lost, or it crashes; and what becomes of a migration
     #[command(subcommand)]
     Measure(faults::Measure),
     /// (of the lab itself) The first process of a node

@@ -1,8 +1,9 @@
-//! How long a VM is away: a node loses its power, or is cut off while its guests live on, or the guest is killed, many times.
+//! How long a VM is away, and whether it is ever there twice: a node loses its power, or is cut off while its guests live on, or the guest is killed, many times.
 //!
 //! From outside, in the recorder's times: when the old instance ended, when the new one was started, and when its guest
 //! ran. How that time is made up is told by the agents' own log lines (see [`steps`]).
 
+mod migration;
 mod steps;
 mod tape;
 
@@ -10,6 +11,7 @@ use std::{fmt::Write as _, thread, time::Duration};
 
 use serde::Serialize;
 
+pub use migration::{Death, Fate, Moment, Victim};
 pub use steps::Steps;
 pub use tape::Tape;
 

@@ -136,6 +136,11 @@ impl Membership {
         self.known.contains(node)
     }
 
+    /// Peers that are believed dead, or have never been heard.
+    pub fn silent(&self) -> impl Iterator<Item = &NodeName> {
+        self.known.difference(&self.live)
+    }
+
     /// A peer is no longer one of us.
     pub fn revoke(&mut self, node: &NodeName) -> Vec<Change> {
         self.known.remove(node);

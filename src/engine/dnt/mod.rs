@@ -254,6 +254,15 @@ impl Dnt {
         self.membership.knows(node)
     }
 
+    /// Peers that are not heard: none if fewer than a third of all are heard, this node among them, as then this node is rather the
+    /// one that is cut off.
+    #[must_use]
+    pub fn silent(&self) -> Vec<NodeName> {
+        let silent: Vec<NodeName> = self.membership.silent().cloned().collect();
+        let heard = self.membership.live().count() + 1;
+        if heard * 2 < silent.len() { Vec::new() } else { silent }
+    }
+
     /// Live peers, without this node.
     pub fn live(&self) -> impl Iterator<Item = &NodeName> {
         self.membership.live()

@@ -39,6 +39,15 @@ pub enum Progress {
     NoMajority(Vec<NodeName>),
 }
 
+/// Whether a machine is being switched off from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Switch {
+    Untouched,
+    /// What manages the machine was asked to, and has not said that it has.
+    Asked,
+    Off,
+}
+
 #[derive(Clone, Debug)]
 struct Asked {
     lease: Lease,
@@ -49,8 +58,7 @@ struct Asked {
     promised: BTreeMap<Replica, Instant>,
     /// Those that never renew it again.
     never_renew: BTreeSet<Replica>,
-    /// What manages the machine was asked to switch it off; and has done so.
-    switch: Option<bool>,
+    switch: Switch,
     /// When each answered last.
     heard: BTreeMap<Replica, Instant>,
     ask_at: Instant,
@@ -59,7 +67,7 @@ struct Asked {
 impl Asked {
     fn is_proven(&self) -> bool {
         has(Bug::OneFences) && !self.fenced.is_empty()
-            || self.switch == Some(true)
+            || self.switch == Switch::Off
             || is_majority(&self.lease.guardians, |guardian| self.fenced.contains(guardian))
     }
 }
@@ -95,7 +103,7 @@ impl Fences {
             fenced: BTreeSet::new(),
             promised: BTreeMap::new(),
             never_renew: BTreeSet::new(),
-            switch: None,
+            switch: Switch::Untouched,
             heard: BTreeMap::new(),
             ask_at: now,
         });
@@ -186,8 +194,9 @@ impl Fences {
         let lease = &asked.lease;
         let promised = has(Bug::OffBeforePromise)
             || is_majority(&lease.guardians, |guardian| asked.never_renew.contains(guardian));
-        if self.can_switch_off && asked.switch.is_none() && promised && !asked.is_proven() {
-            asked.switch = Some(false);
+        let untouched = asked.switch == Switch::Untouched;
+        if self.can_switch_off && untouched && promised && !asked.is_proven() {
+            asked.switch = Switch::Asked;
             let (holder, epoch) = (lease.holder.clone(), lease.epoch);
             ctx.out.actions.push(Action::SwitchOff { holder, epoch });
         }
@@ -204,10 +213,10 @@ impl Fences {
     ) -> bool {
         let node = &holder.node;
         let Some(asked) = self.asked.get_mut(&(holder.clone(), epoch)) else { return false };
-        let waits = asked.switch == Some(false) && !asked.is_proven();
+        let waits = asked.switch == Switch::Asked && !asked.is_proven();
         match result {
             Ok(()) if waits => {
-                asked.switch = Some(true);
+                asked.switch = Switch::Off;
                 let message = format!("{node} was silent, and has been switched off for certain");
                 ctx.node_happened(true, "SwitchedOff", message);
             }

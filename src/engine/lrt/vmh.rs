@@ -373,6 +373,7 @@ impl Vmh {
             What::Stop if !runs => {
                 self.reason = None;
                 self.failures = 0;
+                self.ends();
                 if self.record.running.take().is_some() {
                     self.keep(ctx);
                 }

@@ -2,9 +2,10 @@
 //! its guardians has proven that its lease is over, so that none of them runs there any more (I1). Until then, and where
 //! nobody can prove it, they are waited for.
 
+use super::ledger::has_ended;
 use super::moves::{self, Next};
 use super::status;
-use super::veh::{Rooms, Veh, has_ended};
+use super::veh::{Rooms, Veh};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::id::{NodeName, VmId};

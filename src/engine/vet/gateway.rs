@@ -59,6 +59,12 @@ impl Gateway {
         self.rank.is_some()
     }
 
+    /// Whether this agent is the first of the gateways.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.rank == Some(0)
+    }
+
     /// Environments that this gateway has seen.
     #[must_use]
     pub fn seen(&self) -> usize {

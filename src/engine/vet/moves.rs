@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::veh::{self, Rooms, Veh, definition, owe, problem};
+use super::ledger::{definition, leases_agree, owe, problem};
+use super::veh::{Rooms, Veh};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::host::DomainState;
@@ -349,7 +350,7 @@ impl Veh {
                 let step = MoveStep::Preparing;
                 let zone = rooms.zone_of(&to, &ctx.node);
                 let moving = Moving { to: to.clone(), zone, epoch: vm.epoch, step, why: *why };
-                if !veh::leases_agree(rooms.registers.read(&self.ve), &leases) {
+                if !leases_agree(rooms.registers.read(&self.ve), &leases) {
                     return;
                 }
                 rooms.registers.change(&self.ve, |record| {

@@ -1,52 +1,35 @@
 //! VEH: the handler of one virtual environment. It makes the record (what is declared, where each VM is)
 //! true on the nodes, by orders that each node repeats back until both agree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::keepers::Keepers;
+use super::ledger::{has_ended, leases_agree, leaves, missing, owe, problem, trim};
 use super::losses::Losses;
 use super::moves::{self, Moves};
+use super::orders::{REPEAT_AFTER, REPEAT_MAX, Sent};
 use super::recovery::Restarts;
 use super::register::Registers;
-use super::register::ballot::ReplicaSet;
 use super::status;
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::dnt::Dnt;
 use crate::engine::effect::ClusterAction;
-use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
-use crate::engine::input::VeDeclared;
+use crate::engine::id::{NodeName, VeUid, VmId};
 use crate::engine::lease::Lease;
 use crate::engine::lease::fence::Fences;
 use crate::engine::lrt::Lrt;
 use crate::engine::lrt::procedure::{Aim, Ended, Leases, Request};
-use crate::engine::lrt::solver::{Place, Problem};
 use crate::engine::record::{Placement, Start, VeRecord};
 use crate::engine::replica::DiskId;
 use crate::engine::report::{FailoverStep, VeReport, VmObserved, VmPhase};
-use crate::engine::spec::{MemberSpec, Resources, Terms, VeState, VmDefinition};
+use crate::engine::spec::VeState;
 use crate::engine::time::Instant;
-use crate::engine::wire::{Message, Order, OrderedVm};
+use crate::engine::wire::OrderedVm;
 
-/// An order that is not confirmed by then is repeated.
-const REPEAT_AFTER: Duration = Duration::from_secs(1);
-/// Longest pause between repetitions.
-const REPEAT_MAX: Duration = Duration::from_secs(10);
 /// An environment that does not fit is tried again after this time even when nothing is heard of room.
 const RETRY_FIT: Duration = Duration::from_secs(10);
-
-/// An order as last sent to a node.
-#[derive(Debug)]
-struct Sent {
-    order: u64,
-    lease: u64,
-    open: u64,
-    vms: Vec<OrderedVm>,
-    confirmed: bool,
-    repeat_at: Instant,
-    tries: u32,
-}
 
 /// Why it is not placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +44,8 @@ pub enum Wait {
 #[derive(Debug)]
 pub struct Veh {
     pub(super) ve: VeUid,
-    sent: BTreeMap<NodeName, Sent>,
-    observed: BTreeMap<NodeName, (u64, Vec<VmObserved>)>,
+    pub(super) sent: BTreeMap<NodeName, Sent>,
+    pub(super) observed: BTreeMap<NodeName, (u64, Vec<VmObserved>)>,
     /// Why it waits, and when it is tried again.
     wait: Option<(Wait, Instant)>,
     contentions: u32,
@@ -128,57 +111,6 @@ impl Rooms<'_> {
         }
         self.dnt.state_of(node).map(|state| state.zone.clone()).unwrap_or_default()
     }
-}
-
-/// The record of an environment that has just been declared.
-#[must_use]
-pub fn first_record(declared: VeDeclared, set: ReplicaSet) -> VeRecord {
-    let declared = without_passing(declared);
-    let revisions = declared.spec.members.iter();
-    let revisions = revisions.map(|m| (m.name.to_string(), declared.generation)).collect();
-    VeRecord {
-        set,
-        declared,
-        revisions,
-        placements: BTreeMap::new(),
-        lost: BTreeSet::new(),
-        former: BTreeMap::new(),
-        leases: BTreeMap::new(),
-        committed: 0,
-        order: 0,
-        epoch: 0,
-        owing: Vec::new(),
-        restarting: None,
-        tombstone: false,
-    }
-}
-
-/// A declaration without what says nothing of the environment itself: it would make each write of the status a change.
-fn without_passing(declared: VeDeclared) -> VeDeclared {
-    let (resource_version, replica_set) = (String::new(), Vec::new());
-    VeDeclared { resource_version, reported: 0, replica_set, ..declared }
-}
-
-/// Takes a newer declaration into a record. A member's revision moves when its VMs must be restarted to
-/// follow; the number of replicas and the run strategy need no restart.
-pub fn update_record(record: &mut VeRecord, declared: VeDeclared) {
-    let declared = without_passing(declared);
-    let machine = |member: &MemberSpec| {
-        (member.cpus, member.memory, member.boot.clone(), member.disks.clone())
-    };
-    for member in &declared.spec.members {
-        let before = record.declared.spec.members.iter().find(|old| old.name == member.name);
-        if before.map(machine) != Some(machine(member)) {
-            record.revisions.insert(member.name.to_string(), declared.generation);
-        }
-    }
-    let deleting = declared.deleting || record.declared.deleting;
-    let gone = declared.gone || record.declared.gone;
-    if declared.generation >= record.declared.generation {
-        record.declared = declared;
-    }
-    record.declared.deleting = deleting;
-    record.declared.gone = gone;
 }
 
 impl Veh {
@@ -550,113 +482,6 @@ impl Veh {
         record.former.contains_key(id) || record.placements.get(id).is_some_and(stops)
     }
 
-    /// Sends each node what is to be there, when that has changed.
-    fn give_orders(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
-        let Some(record) = rooms.registers.read(&self.ve) else { return };
-        let turn = self.turn(record, rooms);
-        let open = if rooms.lrt.is_placing(&self.ve) { record.epoch } else { 0 };
-        let mut wanted: BTreeMap<NodeName, Vec<OrderedVm>> =
-            record.owing.iter().map(|node| (node.clone(), Vec::new())).collect();
-        for (id, placement) in &record.placements {
-            if let Some(definition) = definition(record, id, placement.epoch) {
-                let may_restart = turn.as_ref() == Some(id);
-                let (run, transit) = (placement.active, moves::part_of_source(placement));
-                let start = self.start_of(record, (id, placement), rooms);
-                let vm = OrderedVm { definition, run, may_restart, start, transit };
-                wanted.entry(placement.node.clone()).or_default().push(vm);
-            }
-            if let Some((node, vm)) = moves::part_of_target(record, id, placement) {
-                wanted.entry(node).or_default().push(vm);
-            }
-        }
-        for (node, vms) in wanted {
-            let leases = rooms.registers.read(&self.ve).map(|record| &record.leases);
-            let lease = leases.and_then(|leases| leases.get(&node)).map_or(0, |lease| lease.epoch);
-            if self.sent.get(&node).is_none_or(|sent| sent.vms != vms || sent.lease != lease) {
-                rooms.registers.change(&self.ve, |record| record.order += 1);
-                let order = rooms.registers.read(&self.ve).map_or(0, |record| record.order);
-                let repeat_at = ctx.now;
-                let confirmed = false;
-                let sent = Sent { order, lease, open, vms, confirmed, repeat_at, tries: 0 };
-                self.sent.insert(node, sent);
-            }
-        }
-        let handler = ctx.node.clone();
-        for (node, sent) in &mut self.sent {
-            if !sent.confirmed && sent.repeat_at <= ctx.now {
-                let pause = REPEAT_AFTER * 2_u32.saturating_pow(sent.tries.min(8));
-                sent.repeat_at = ctx.now + pause.min(REPEAT_MAX);
-                sent.tries += 1;
-                let order = Order {
-                    ve: self.ve.clone(),
-                    handler: handler.clone(),
-                    order: sent.order,
-                    lease: sent.lease,
-                    open: sent.open,
-                    vms: sent.vms.clone(),
-                };
-                ctx.send(node, Message::Order(Box::new(order)));
-            }
-        }
-    }
-
-    /// The one VM that may be restarted now to follow a changed definition: the first that lags, when
-    /// every other is up. Stays with a VM until it is through.
-    fn turn(&self, record: &VeRecord, rooms: &Rooms<'_>) -> Option<VmId> {
-        let mut first = None;
-        if record.placements.values().any(|placement| placement.moving.is_some()) {
-            return None;
-        }
-        let target = |id: &VmId| record.revisions.get(id.member.as_str()).copied().unwrap_or(0);
-        let mut active = record.placements.iter().filter(|(_, placement)| placement.active);
-        let begun = active.clone().find(|(id, placement)| {
-            let seen = self.observed(&placement.node, id);
-            self.may_restart(&placement.node, id, target(id))
-                && seen.is_some_and(|seen| seen.revision != target(id))
-        });
-        if let Some((id, _)) = begun {
-            return Some(id.clone());
-        }
-        if !active.clone().all(|(_, p)| self.is_up_to_date(&p.node) || !rooms.is_live(&p.node)) {
-            // What its node was told before may let a VM restart still.
-            return None;
-        }
-        active.try_for_each(|(id, placement)| {
-            let seen = self.observed(&placement.node, id)?;
-            let lags = seen.revision != target(id) && seen.accepted == target(id);
-            if lags && first.is_none() {
-                first = Some(id.clone());
-                return Some(());
-            }
-            matches!(seen.phase, VmPhase::Running | VmPhase::Completed).then_some(())
-        })?;
-        first
-    }
-
-    /// Whether a node was told that it may restart a VM to follow this revision.
-    fn may_restart(&self, node: &NodeName, id: &VmId, revision: i64) -> bool {
-        let vms = self.sent.get(node).map(|sent| sent.vms.as_slice()).unwrap_or_default();
-        vms.iter().any(|vm| {
-            vm.may_restart && vm.definition.id == *id && vm.definition.revision == revision
-        })
-    }
-
-    /// Whether the newest order lets a VM start.
-    pub(super) fn was_let(&self, id: &VmId, placement: &Placement) -> bool {
-        let sent = self.sent.get(&placement.node);
-        let vms = sent.map(|sent| sent.vms.as_slice()).unwrap_or_default();
-        vms.iter().any(|vm| {
-            let is_it = vm.definition.id == *id && vm.definition.epoch == placement.epoch;
-            is_it && vm.start == Start::Free
-        })
-    }
-
-    /// Whether what a node last said was said under the newest order.
-    pub(super) fn is_up_to_date(&self, node: &NodeName) -> bool {
-        let heard = self.observed.get(node).map_or(0, |(order, _)| *order);
-        self.sent.get(node).is_none_or(|sent| heard >= sent.order)
-    }
-
     /// Deleted, and every node has confirmed that nothing is left: the end.
     fn bury(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
         let Some(record) = rooms.registers.read(&self.ve) else { return };
@@ -699,132 +524,5 @@ impl Veh {
             ctx.cluster(ClusterAction::ReportVe(Box::new(told)));
             self.reported = Some(report);
         }
-    }
-}
-
-/// Whether leases that nodes have promised under can stand in a record beside those that stand there: a node with another disk
-/// does not vouch for what its former one let run.
-pub(super) fn leases_agree(record: Option<&VeRecord>, new: &Leases) -> bool {
-    record.is_some_and(|record| {
-        new.iter().all(|(node, lease)| {
-            record.leases.get(node).is_none_or(|old| {
-                old.holder == lease.holder && old.epoch <= lease.epoch || !old.is_guarded()
-            })
-        })
-    })
-}
-
-pub(super) fn owe(record: &mut VeRecord, node: &NodeName) {
-    if !record.owing.contains(node) {
-        record.owing.push(node.clone());
-    }
-}
-
-/// Drops placements that are no longer declared; those of a terminated environment keep only their disks.
-fn trim(record: &mut VeRecord) {
-    if record.declared.deleting {
-        record.placements.clear();
-        record.lost.clear();
-        record.former.clear();
-        record.restarting = None;
-        return;
-    }
-    let uid = record.declared.uid.clone();
-    let wanted: BTreeSet<VmId> = record.declared.spec.vms(&uid).map(|(id, _)| id).collect();
-    let unwanted = record.placements.iter().filter(|(id, _)| !wanted.contains(*id));
-    let unwanted: Vec<(VmId, Placement)> =
-        unwanted.map(|(id, placement)| (id.clone(), placement.clone())).collect();
-    for (id, placement) in unwanted {
-        leaves(record, &id, &placement.node);
-        placement.moving.iter().for_each(|moving| leaves(record, &id, &moving.to));
-        record.placements.remove(&id);
-    }
-    record.lost.retain(|id| wanted.contains(id));
-    if record.declared.spec.state == VeState::Terminated {
-        record.restarting = None;
-        // One that is on its way is halted first: until then nobody knows where it is.
-        let still = record.placements.values_mut().filter(|placement| placement.moving.is_none());
-        still.for_each(|placement| placement.active = false);
-    }
-}
-
-/// A VM is taken from a node, which is to end it first.
-fn leaves(record: &mut VeRecord, id: &VmId, node: &NodeName) {
-    record.former.entry(id.clone()).or_default().insert(node.clone());
-}
-
-/// A node has ended these of the VMs that were taken from it, for certain.
-pub(super) fn has_ended(record: &mut VeRecord, node: &NodeName, ended: impl Fn(&VmId) -> bool) {
-    record.former.retain(|id, nodes| {
-        if ended(id) {
-            nodes.remove(node);
-        }
-        !nodes.is_empty()
-    });
-}
-
-/// VMs that are declared and hold no room anywhere.
-fn missing(record: &VeRecord) -> Vec<VmId> {
-    let wanted = record.declared.spec.vms(&record.declared.uid).map(|(id, _)| id);
-    wanted.filter(|id| !record.placements.get(id).is_some_and(|p| p.active)).collect()
-}
-
-/// A VM's complete definition, if its member is declared.
-pub(super) fn definition(record: &VeRecord, id: &VmId, epoch: u64) -> Option<VmDefinition> {
-    let declared = &record.declared;
-    let member: &MemberSpec = declared.spec.members.iter().find(|m| m.name == id.member)?;
-    Some(VmDefinition {
-        id: id.clone(),
-        ve: declared.name.clone(),
-        epoch,
-        revision: record.revisions.get(member.name.as_str()).copied().unwrap_or(0),
-        cpus: member.cpus,
-        memory: member.memory,
-        boot: member.boot.clone(),
-        disks: member.disks.clone(),
-        run_strategy: member.run_strategy,
-        terms: Terms::of(&declared.spec.placement, &member.name),
-        recovery: declared.spec.recovery,
-        depends: !member.depends_on.is_empty(),
-    })
-}
-
-/// The problem of finding places for these VMs. Those with disks that run nowhere are to go where their disks are.
-pub(super) fn problem(record: &VeRecord, missing: &[VmId], rooms: &Rooms<'_>) -> Problem {
-    let has_disks = |member: &MemberName| {
-        record.declared.spec.members.iter().any(|m| m.name == *member && !m.disks.is_empty())
-    };
-    let pinned = missing
-        .iter()
-        .filter(|id| has_disks(&id.member))
-        .filter_map(|id| Some((id, record.placements.get(id)?)))
-        .filter(|(_, placement)| !placement.active)
-        .map(|(id, placement)| (id.clone(), placement.node.clone()));
-    // Of a node that is silent, what it was when it was chosen.
-    let zone_of = |node: &NodeName, recorded: &str| match rooms.dnt.state_of(node) {
-        Some(state) => state.zone.clone(),
-        None if rooms.registers.own().node == *node => rooms.lrt.zone(),
-        None => recorded.to_owned(),
-    };
-    let existing = record.placements.iter().filter(|(_, placement)| placement.active);
-    let existing = existing.filter(|(id, _)| !missing.contains(id));
-    let existing = existing.map(|(id, placement)| {
-        let zone = zone_of(&placement.node, &placement.zone);
-        let size = definition(record, id, placement.epoch)
-            .map(|vm| Resources::of(vm.cpus, vm.memory))
-            .unwrap_or_default();
-        (id.clone(), Place { node: placement.node.clone(), zone, size })
-    });
-    let moving = record.placements.iter().filter_map(|(id, placement)| {
-        let moving = placement.moving.as_ref()?;
-        let (node, zone) = (moving.to.clone(), zone_of(&moving.to, &moving.zone));
-        Some((id.clone(), Place { node, zone, size: Resources::default() }))
-    });
-    Problem {
-        moving: moving.collect(),
-        vms: missing.iter().filter_map(|id| definition(record, id, record.epoch)).collect(),
-        pinned: pinned.collect(),
-        existing: existing.collect(),
-        constraints: record.declared.spec.placement.clone(),
     }
 }

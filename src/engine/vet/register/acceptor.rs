@@ -65,8 +65,8 @@ mod tests {
     use crate::engine::input::VeDeclared;
     use crate::engine::replica::{DiskId, Replica};
     use crate::engine::spec::{Recovery, VeSpec, VeState};
+    use crate::engine::vet::ledger::first_record;
     use crate::engine::vet::register::ballot::ReplicaSet;
-    use crate::engine::vet::veh::first_record;
 
     fn record(generation: i64) -> VeRecord {
         let (members, placement, recovery) = (Vec::new(), Vec::new(), Recovery::default());

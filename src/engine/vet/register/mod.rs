@@ -24,7 +24,7 @@ use ballot::{Ballot, ReplicaSet};
 use message::{RegisterMessage, Said};
 use proposer::{Progress, Proposer};
 
-use super::veh;
+use super::ledger;
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::effect::Action;
@@ -268,8 +268,8 @@ impl Registers {
             }
             Said::Ask { ballot } => {
                 let said = self.keep(&ve, ctx, |kept| kept.ask(ballot));
-                self.answer(from, ve, (disk, said), ctx);
-                None
+                self.answer(from, ve.clone(), (disk, said), ctx);
+                self.give_way(ve, ctx)
             }
             Said::Propose { ballot, record } => {
                 if record.set.members.iter().all(|member| member.node != *from) {
@@ -277,13 +277,13 @@ impl Registers {
                     self.look_soon(ctx.now + HAND_OVER);
                 }
                 let said = self.keep(&ve, ctx, |kept| kept.propose(ballot, *record));
-                self.answer(from, ve, (disk, said), ctx);
-                None
+                self.answer(from, ve.clone(), (disk, said), ctx);
+                self.give_way(ve, ctx)
             }
             Said::Promise { ballot, accepted } => {
                 let proposer = self.proposed.get_mut(&ve)?;
                 let newest = proposer.declared.last().map(|(_, declared)| declared.clone());
-                let first = |set: &ReplicaSet| Some(veh::first_record(newest?, set.clone()));
+                let first = |set: &ReplicaSet| Some(ledger::first_record(newest?, set.clone()));
                 let won = proposer.promised(by, &ballot, accepted.map(|taken| *taken), first, ctx);
                 (won == Progress::Won).then_some(Turn::Leads(ve))
             }
@@ -326,6 +326,19 @@ impl Registers {
             ctx.keep(Kept::Register(kept.clone()));
         }
         said
+    }
+
+    /// This agent's own keeper has promised another's later round: nothing that it proposes is chosen any more, even if it has
+    /// nothing to propose now and would not find out.
+    fn give_way(&mut self, ve: VeUid, ctx: &mut Context) -> Option<Turn> {
+        let promised = &self.kept.get(&ve)?.promised;
+        let mine = self.proposed.get(&ve)?.ballot();
+        if promised.is_turn_of(mine) || promised <= mine {
+            return None;
+        }
+        let promised = promised.clone();
+        self.step_down(&ve, promised, ctx);
+        Some(Turn::Deposed(ve))
     }
 
     fn step_down(&mut self, ve: &VeUid, to: Ballot, ctx: &mut Context) {

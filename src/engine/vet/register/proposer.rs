@@ -13,6 +13,7 @@ use super::ballot::{Ballot, ReplicaSet};
 use super::message::{RegisterMessage, Said};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
+use crate::engine::effect::ClusterAction;
 use crate::engine::id::{NodeName, VeUid};
 use crate::engine::input::VeDeclared;
 use crate::engine::record::VeRecord;
@@ -273,7 +274,9 @@ impl Proposer {
             names(&mut set.voices())
         );
         let name = record.declared.name.clone();
+        let (uid, text) = (self.ve.clone(), message.clone());
         ctx.happened((&self.ve, &name), true, "NoMajority", message);
+        ctx.cluster(ClusterAction::ReportNoMajority { uid, name, message: text });
     }
 
     /// A keeper has promised. `first` is the value of a register that nobody has written yet.
