@@ -189,6 +189,7 @@ impl Beliefs {
             tombstone: ve.tombstone,
             order: ve.order,
             placements: ve.placements,
+            moves: ve.moves,
             owing: ve.owing,
             waits: ve.waits,
             report,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::engine::id::{NodeName, ProcedureId, VeUid, VmId};
-use crate::engine::record::VmGoal;
+use crate::engine::record::{MoveStep, VmGoal};
 use crate::engine::report::{NodeReport, VeReport, VmPhase};
 use crate::engine::spec::Resources;
 use crate::engine::time::Instant;
@@ -72,6 +72,8 @@ pub struct VeBelief {
     pub order: u64,
     /// Where its VMs are: `member-index`, node, epoch, and whether memory is promised there.
     pub placements: Vec<(String, NodeName, u64, bool)>,
+    /// VMs on their way: `member-index`, where to, and how far.
+    pub moves: Vec<(String, NodeName, MoveStep)>,
     /// Nodes that may still hold something of it.
     pub owing: Vec<NodeName>,
     /// Why it waits.

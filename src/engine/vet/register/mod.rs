@@ -145,15 +145,11 @@ impl Registers {
     /// not the handler. (Two members may have asked for the same round: the one whose name comes later goes before.)
     #[must_use]
     pub fn round(&self, ve: &VeUid) -> u64 {
-        let Some((proposer, record)) =
-            self.proposed.get(ve).and_then(|proposer| Some((proposer, proposer.record()?)))
-        else {
-            return 0;
-        };
-        let mut nodes: Vec<&NodeName> = record.set.voices().map(|voice| &voice.node).collect();
-        nodes.sort();
-        let rank = nodes.iter().position(|node| **node == self.own.node).unwrap_or(nodes.len());
-        proposer.ballot().round * 16 + rank as u64 + 1
+        let turn = self.proposed.get(ve).and_then(|proposer| {
+            let rank = proposer.rank()?;
+            Some(proposer.ballot().round * 16 + rank as u64 + 1)
+        });
+        turn.unwrap_or(0)
     }
 
     /// Changes a record. What is said of it from here on is to be held back until [`Registers::is_settled`].
