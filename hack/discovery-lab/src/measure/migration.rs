@@ -24,7 +24,7 @@ const ENGINE: &str = "http://127.0.0.1:7401/debug/engine";
 /// A migration that is to come begins within this time.
 const BEGINS_WITHIN: Duration = Duration::from_secs(120);
 /// How far into the transfer [`Moment::Late`] is.
-const LATE: Duration = Duration::from_millis(1500);
+const LATE: Duration = Duration::from_millis(400);
 /// How often a moment that was over before it was seen is waited for again.
 const TRIES: usize = 6;
 
@@ -128,6 +128,13 @@ impl Lab {
         healed?;
         opened?;
         deleted?;
+        if deaths.is_empty() {
+            let detail = "every migration was over before it was seen: the guest is too small for this machine";
+            return Err(LabError::NotFired {
+                fault: "loss in a migration".into(),
+                detail: detail.into(),
+            });
+        }
         let recording = tape.end()?;
         if !recording.is_clean() {
             return Err(LabError::Twice(recording.report()));
@@ -176,7 +183,7 @@ impl Lab {
             let running = qemus(&self.layout);
             let vm = running.into_iter().find(|one| one.qemu.name == VM);
             let source = vm.ok_or_else(|| LabError::NoSuchDomain(VM.into()))?.node;
-            let handler = self.handler()?;
+            let handler = self.of_status(".handler")?;
             self.maintain(&source, true)?;
             let Some((step, target)) = self.catch(&handler, moment, &source)? else {
                 self.maintain(&source, false)?;
@@ -199,7 +206,9 @@ impl Lab {
                 let running = qemus(&self.layout);
                 let mut ours = running.iter().filter(|one| one.qemu.name == VM);
                 let first = ours.next().filter(|one| !leaves || one.node != source);
-                first.is_some_and(|one| one.node != lost) && ours.next().is_none()
+                let one = first.filter(|one| one.node != lost && ours.next().is_none());
+                // A target that waits for a guest is a process, too: its handler tells whether it runs.
+                one.is_some_and(|one| self.runs_on(&one.node))
             })?;
             let settled_s = boottime_ns().saturating_sub(at_ns) as f64 / 1e9;
             self.maintain(&source, false)?;
@@ -217,16 +226,25 @@ impl Lab {
         Ok(None)
     }
 
+    fn has_it(&self, node: &str) -> bool {
+        qemus(&self.layout).iter().any(|one| one.qemu.name == VM && one.node == node)
+    }
+
     fn maintain(&self, node: &str, maintenance: bool) -> Result<()> {
         let patch = format!(r#"{{"spec":{{"maintenance":{maintenance}}}}}"#);
         self.kubectl(&["patch", "physicalnode", node, "--type=merge", "--patch", &patch]).map(drop)
     }
 
-    fn handler(&self) -> Result<String> {
-        let path = "jsonpath={.status.handler}";
+    fn of_status(&self, path: &str) -> Result<String> {
+        let path = format!("jsonpath={{.status{path}}}");
         let words =
-            ["get", "virtualenvironment", "ve0", "--namespace", NAMESPACE, "--output", path];
+            ["get", "virtualenvironment", "ve0", "--namespace", NAMESPACE, "--output", &path];
         Ok(self.kubectl(&words)?.trim().to_owned())
+    }
+
+    fn runs_on(&self, node: &str) -> bool {
+        let is = |path, wanted| self.of_status(path).is_ok_and(|text| text == wanted);
+        is(".vms[0].node", node) && is(".vms[0].state", "Running")
     }
 
     /// Waits for a moment of the migration to come: its step, and where the VM goes. Nothing if it was over before it was seen.
@@ -251,12 +269,11 @@ impl Lab {
                 Some((step, _)) => {
                     moves = true;
                     if moment == Moment::CalledOff && step == "Going" && !called_off {
-                        thread::sleep(LATE);
                         self.maintain(source, false)?;
                         called_off = true;
                     }
                 }
-                None if moves => return Ok(None),
+                None if moves || !self.has_it(source) => return Ok(None),
                 None => {}
             }
         }
