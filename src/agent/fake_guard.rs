@@ -37,6 +37,8 @@ struct State {
     said: Option<Allowance>,
     /// What the guard keeps to.
     held: Option<Allowance>,
+    /// Counts once the guests of what it keeps to have ended.
+    waiting: Option<Allowance>,
     guests: BTreeSet<String>,
     lapsed: Option<(Instant, u32)>,
 }
@@ -74,6 +76,7 @@ impl FakeGuard {
         });
         let mut state = self.0.state();
         state.said = None;
+        state.waiting = None;
         state.out = Some(out);
         if !state.away {
             state.greet();
@@ -152,11 +155,13 @@ impl State {
     }
 
     fn take(&mut self, said: &Allowance) {
-        if self.held.as_ref().is_some_and(|held| held.lease != said.lease) {
-            // Guests of a lease that is over are not the new one's.
-            self.enforce();
-        }
         let now = clock::now();
+        if self.lapsed.is_none()
+            && self.held.as_ref().is_some_and(|held| held.must_end_before(said, now))
+        {
+            self.waiting = Some(said.clone());
+            return self.enforce();
+        }
         let held = Allowance::after(self.held.as_ref(), said);
         if !held.is_over(now) {
             self.lapsed = None;
@@ -180,6 +185,9 @@ impl State {
             None => self.lapsed = Some((now, ended)),
         }
         self.tell();
+        if let Some(said) = self.waiting.take() {
+            self.take(&said);
+        }
     }
 
     fn rest(&self) -> Duration {

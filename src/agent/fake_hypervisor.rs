@@ -20,7 +20,7 @@ use crate::engine::effect::{HypervisorCommand, Migration};
 use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, HostInfo, StopCause};
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::input::{HypervisorInput, Input};
-use crate::engine::spec::VmDefinition;
+use crate::engine::spec::{Resources, VmDefinition};
 
 /// A domain, and how often it was started.
 #[derive(Clone, Debug)]
@@ -311,6 +311,7 @@ impl State {
             uuid: format!("fake-{id}"),
             epoch: definition.epoch,
             revision: definition.revision,
+            size: Resources::of(definition.cpus, definition.memory),
             state: DomainState::Running,
             edited: None,
         };

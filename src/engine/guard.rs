@@ -56,6 +56,14 @@ impl Allowance {
         }
     }
 
+    /// Whether all that ran under it must have ended before `said` counts: the next lease does not revive what the one before it
+    /// let run. An agent with another disk knows nothing of that, so that it is waited for even if its time is not over yet.
+    #[must_use]
+    pub fn must_end_before(&self, said: &Self, now: Instant) -> bool {
+        let other_disk = self.by.disk != said.by.disk && self.until.is_some();
+        other_disk || self.lease != said.lease && self.is_over(now)
+    }
+
     /// Whether the time is over.
     #[must_use]
     pub fn is_over(&self, now: Instant) -> bool {
@@ -121,6 +129,20 @@ mod tests {
         let held = of_life(9, 4, 90);
         let said = Allowance { by: Teller { disk: DiskId(2), life: 1 }, ..of_life(1, 1, 5) };
         assert_eq!(Allowance::after(Some(&held), &said), said);
+    }
+
+    #[test]
+    fn what_another_lease_or_another_disk_let_run_ends_first() {
+        let of_disk = |disk, lease, until| {
+            let by = Teller { disk: DiskId(disk), life: 1 };
+            Allowance { by, ..allowance(lease, until) }
+        };
+        let said = of_disk(2, 1, Some(90));
+        assert!(of_disk(1, 1, Some(90)).must_end_before(&said, Instant(5)), "it may run still");
+        assert!(!of_disk(1, 1, None).must_end_before(&said, Instant(5)), "nobody took it over");
+        assert!(!of_disk(2, 1, Some(9)).must_end_before(&said, Instant(5)), "the same");
+        assert!(!of_disk(2, 0, Some(9)).must_end_before(&said, Instant(5)), "both last");
+        assert!(of_disk(2, 0, Some(4)).must_end_before(&said, Instant(5)), "that one is over");
     }
 
     #[test]

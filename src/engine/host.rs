@@ -68,10 +68,20 @@ pub struct DomainSeen {
     pub epoch: u64,
     /// The definition it was made from, from the metadata.
     pub revision: i64,
+    /// What it takes of its host while it runs; nothing where that cannot be read.
+    pub size: Resources,
     /// Its state.
     pub state: DomainState,
     /// Somebody changed the domain behind our back: what differs, for people.
     pub edited: Option<String>,
+}
+
+impl DomainSeen {
+    /// It takes room: it runs, or may go on.
+    #[must_use]
+    pub fn may_run(&self) -> bool {
+        !matches!(self.state, DomainState::Stopped(_))
+    }
 }
 
 /// What a VM used of its host, on average since it was last looked at.

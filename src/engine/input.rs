@@ -8,7 +8,7 @@ use super::guard::GuardInput;
 use super::host::{DomainSeen, Failure, HostInfo, MigrationFigures, VmLoad};
 use super::id::{NodeName, VeName, VeUid, VmId};
 use super::replica::Replica;
-use super::spec::VeSpec;
+use super::spec::{VeSpec, VeState};
 use super::wire::Message;
 
 /// One thing that happened. Inputs are handled one at a time, in the order in which they are handed in.
@@ -114,6 +114,14 @@ pub struct VeDeclared {
     pub replica_set: Vec<Replica>,
     /// What people want.
     pub spec: VeSpec,
+}
+
+impl VeDeclared {
+    /// Whether its VMs are to run.
+    #[must_use]
+    pub fn is_to_run(&self) -> bool {
+        self.spec.state == VeState::Running && !self.deleting
+    }
 }
 
 /// What the hypervisor tells.

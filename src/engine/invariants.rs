@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Engine;
-use super::id::{MemberName, NodeName, VeUid, VmId};
+use super::id::{MemberName, NodeName, ProcedureId, VeUid, VmId};
+use super::input::Input;
 use super::lrt::{LOCK_TIMEOUT, ZONE_LABEL};
 use super::record::VeRecord;
-use super::spec::{Constraint, Domain, NodeSelector, Resources, VeState};
+use super::spec::{Constraint, Domain, NodeSelector, Resources};
+use super::wire::Message;
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,23 @@ pub fn check(engines: &[&Engine]) -> Vec<Broken> {
     }
     partitions_are_disjoint(engines, &mut broken);
     broken
+}
+
+/// Who has reserved a node, and who wants to, if that is another.
+#[must_use]
+pub fn held_and_wanted(engine: &Engine, input: &Input) -> Option<(ProcedureId, ProcedureId)> {
+    let Input::Message { message, .. } = input else { return None };
+    let Message::Reserve { procedure, .. } = &**message else { return None };
+    let held = &engine.lrt.lock()?.procedure;
+    (held != procedure).then(|| (held.clone(), procedure.clone()))
+}
+
+/// I4: a node that is reserved is reserved once more.
+#[must_use]
+pub fn taken_away(engine: &Engine, held: &ProcedureId, wanted: &ProcedureId) -> Option<Broken> {
+    let what = format!("{} is reserved by {wanted} while {held} has it", engine.ctx.node);
+    let taken = engine.lrt.lock().is_some_and(|lock| lock.procedure == *wanted);
+    taken.then_some(Broken { invariant: "I4", what })
 }
 
 /// I5, memory and processors: nothing is promised that is not there.
@@ -85,8 +104,7 @@ fn partitions_are_disjoint(engines: &[&Engine], broken: &mut Vec<Broken>) {
 /// I3: an environment that has been placed at its present generation is placed whole.
 fn placed_whole(record: &VeRecord, broken: &mut Vec<Broken>) {
     let declared = &record.declared;
-    let runs = declared.spec.state == VeState::Running && !declared.deleting && !record.tombstone;
-    if !runs {
+    if record.tombstone || !declared.is_to_run() {
         return;
     }
     let wanted: BTreeSet<VmId> = declared.spec.vms(&declared.uid).map(|(id, _)| id).collect();

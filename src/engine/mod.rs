@@ -196,17 +196,21 @@ impl Engine {
     /// When the engine wants an [`Input::Wakeup`] at the latest.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
-        let vehs = self.vehs.values().filter_map(Veh::next_wakeup).min();
-        let rooms = [
-            self.dnt.next_wakeup(),
-            self.lrt.next_wakeup(),
-            self.gateway.next_wakeup(),
-            self.registers.next_wakeup(),
-            self.tenant.next_wakeup(),
-            self.fences.next_wakeup(),
-            vehs,
-        ];
-        rooms.into_iter().flatten().min()
+        self.wakeups().into_iter().filter_map(|(_, at)| at).min()
+    }
+
+    /// When each room has something to do.
+    #[must_use]
+    pub fn wakeups(&self) -> [(&'static str, Option<Instant>); 7] {
+        [
+            ("dnt", self.dnt.next_wakeup()),
+            ("lrt", self.lrt.next_wakeup()),
+            ("gateway", self.gateway.next_wakeup()),
+            ("registers", self.registers.next_wakeup()),
+            ("tenant", self.tenant.next_wakeup()),
+            ("fences", self.fences.next_wakeup()),
+            ("handlers", self.vehs.values().filter_map(Veh::next_wakeup).min()),
+        ]
     }
 
     /// Whether an absence that [`Input::GoAway`] announced is agreed on: the agent may end, and its VMs run on.

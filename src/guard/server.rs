@@ -264,9 +264,8 @@ impl Guard {
     fn allow(&mut self, said: &Allowance) {
         let now = clock::now();
         let unfinished = self.lapse.as_ref().is_none_or(|lapse| !lapse.clean);
-        let another = |held: &&Allowance| held.lease != said.lease && held.is_over(now);
-        if unfinished && self.held.as_ref().filter(another).is_some() {
-            // This guard, or the machine, stood still: VMs of the lease that is over may still run, and the new one is not theirs.
+        if unfinished && self.held.as_ref().is_some_and(|held| held.must_end_before(said, now)) {
+            // This guard, or the machine, stood still, or the agent has lost its records: VMs may run that the new lease is not of.
             self.waiting = Some(said.clone());
             return;
         }

@@ -8,6 +8,7 @@ use super::identity::Identity;
 use super::projection::Projection;
 use super::xml;
 use crate::engine::host::{DomainSeen, DomainState, StopCause};
+use crate::engine::spec::Resources;
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -61,22 +62,27 @@ pub fn look(domain: &Domain) -> Result<Look, Error> {
         return Ok(Look::Foreign(domain.get_name()?));
     };
     let live = live.as_ref().and_then(Projection::of_domain);
+    let as_defined = inactive.as_ref().and_then(Projection::of_domain);
     let edited = if !defined {
         Some("its definition was removed".to_owned())
     } else if inactive_identity.as_ref() != Some(identity) {
         Some("its metadata was changed".to_owned())
     } else {
-        let inactive = inactive.as_ref().and_then(Projection::of_domain);
-        identity.edited(inactive.as_ref()).or_else(|| {
+        identity.edited(as_defined.as_ref()).or_else(|| {
             let live = runs.then(|| identity.edited(live.as_ref())).flatten();
             live.map(|said| format!("the running guest's {said}"))
         })
     };
+    let size = live
+        .as_ref()
+        .or(as_defined.as_ref())
+        .map(|said| Resources::of(said.cpus, said.memory_kib.saturating_mul(1024)));
     let seen = DomainSeen {
         id: identity.id.clone(),
         uuid: domain.get_uuid_string()?,
         epoch: identity.epoch,
         revision: identity.revision,
+        size: size.unwrap_or_default(),
         state,
         edited,
     };

@@ -80,6 +80,25 @@ impl World {
         })
     }
 
+    /// VMs are bound to a lease of a disk that is gone, and so many of its guardians' disks are gone, too, that nobody can ever prove
+    /// that it is over: they wait for a person.
+    pub(super) fn has_lease_beyond_proof(&self) -> bool {
+        let disk = |node: &NodeName| match self.nodes.get(node)?.disk.get(&RecordKey::Incarnation) {
+            Some(Kept::Incarnation { disk, .. }) => Some(*disk),
+            _ => None,
+        };
+        let there = |replica: &Replica| disk(&replica.node) == Some(replica.disk);
+        let kept = self.nodes.values().flat_map(|node| node.disk.values());
+        let records = kept.filter_map(|kept| match kept {
+            Kept::Register(acceptor) => acceptor.accepted.as_ref().map(|(_, record)| record),
+            _ => None,
+        });
+        let mut leases = records.flat_map(|record| record.leases.values());
+        leases.any(|lease| {
+            lease.is_guarded() && !there(&lease.holder) && !is_majority(&lease.guardians, there)
+        })
+    }
+
     /// I2, of every environment.
     pub(super) fn check_all_remembered(&mut self) {
         let all: Vec<VeUid> = self.acknowledged.told.keys().cloned().collect();

@@ -9,8 +9,11 @@ use crate::engine::id::{NodeName, VmId};
 use crate::engine::invariants::{self, Broken};
 use crate::engine::spec::Resources;
 
+/// An engine that has something to do at once, so often in a row, spins.
+const RESTLESS: u32 = 20;
+
 impl World {
-    fn find(&mut self, broken: impl IntoIterator<Item = Broken>) {
+    pub(super) fn find(&mut self, broken: impl IntoIterator<Item = Broken>) {
         let now = self.now;
         self.broken.extend(broken.into_iter().map(|broken| (now, broken)));
     }
@@ -21,6 +24,26 @@ impl World {
             self.nodes.values().filter_map(|node| node.engine.as_ref()).collect();
         let broken = invariants::check(&engines);
         self.find(broken);
+    }
+
+    /// Once an engine has been woken up: what was due is done then, or put off.
+    pub(super) fn check_rests(&mut self, name: &NodeName) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Some(engine) = node.engine.as_ref().filter(|_| !node.driver.is_busy()) else { return };
+        let local = node.clock.local(now);
+        if engine.next_wakeup().is_none_or(|at| at > local) {
+            node.restless = 0;
+            return;
+        }
+        node.restless += 1;
+        if node.restless >= RESTLESS {
+            let due =
+                engine.wakeups().into_iter().filter(|(_, at)| at.is_some_and(|at| at <= local));
+            let rooms: Vec<&str> = due.map(|(room, _)| room).collect();
+            let what = format!("{name} is woken up again and again, and does nothing: {rooms:?}");
+            self.find([Broken { invariant: "settles", what }]);
+        }
     }
 
     /// Once a machine may have changed. A VM runs where its processors do: not on a machine that stands still.

@@ -9,7 +9,6 @@ use crate::engine::guard::GuardInput;
 use crate::engine::host::{StopCause, VmLoad};
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared};
-use crate::engine::lease::Times;
 use crate::engine::lrt::relief::THRESHOLD_S;
 use crate::engine::lrt::transit::MigrationLimits;
 use crate::engine::spec::VeSpec;
@@ -32,7 +31,7 @@ impl World {
             threshold_s: Some(THRESHOLD_S),
             goal: self.goal,
             failover: self.failover,
-            times: Times::default(),
+            times: self.times,
             limits: MigrationLimits::default(),
             can_switch_off: self.power_switch.is_some(),
         };
@@ -91,6 +90,7 @@ impl World {
             node.guard = Guard::default();
             node.frozen = false;
             node.deferred.clear();
+            node.commands.clear();
             if boot_clocks {
                 node.clock.begin_anew(now);
             }

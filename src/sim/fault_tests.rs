@@ -191,3 +191,53 @@ fn a_seed_under_all_faults_is_the_same_twice_and_has_nothing_broken() {
         assert!(outcome.fault_events > 1000 && outcome.fired.len() > 3, "{outcome:?}");
     }
 }
+
+/// Its peers remembered a life of a later number, and with each round of messages it came nearer to that by one of 2^16.
+#[test]
+fn a_node_that_has_lost_its_records_is_one_of_the_others_again_without_a_storm() {
+    for kind in [FaultKind::LostDisk, FaultKind::LostRecords] {
+        let mut world = world(4, 1);
+        running(&mut world);
+        let node = NodeName::from("n2");
+        for _ in 0..5 {
+            inflict(&mut world, FaultKind::Crash, &node, Duration::from_secs(1));
+            world.run_for(Duration::from_secs(3));
+        }
+        let minute = |world: &mut World| {
+            let before = world.network.counts.sent;
+            world.run_for(SOON);
+            world.network.counts.sent - before
+        };
+        let calm = minute(&mut world);
+        inflict(&mut world, kind, &node, Duration::from_secs(1));
+        let after = minute(&mut world);
+        assert!(after < calm * 2, "{kind}: {after} messages in a minute, {calm} in a calm one");
+        let others = world.names().into_iter().filter(|name| *name != node);
+        for other in others {
+            let engine = world.engine(&other).expect("it runs");
+            let peers = engine.view().peers;
+            assert!(peers.iter().any(|peer| peer.node == node), "{kind}: {other} misses it");
+        }
+        assert_eq!(world.broken, vec![], "{kind}");
+    }
+}
+
+/// People are told to move a damaged journal away. What it had let run went on, and nobody counted it or would have ended it.
+#[test]
+fn what_an_agent_let_run_that_has_lost_its_records_has_ended_before_it_runs_elsewhere() {
+    for seed in 0..8 {
+        let mut world = world(4, seed);
+        running(&mut world);
+        let (id, node) = world.running().pop().expect("it runs");
+        let lapses = world.lapses;
+        inflict(&mut world, FaultKind::LostRecords, &node, Duration::from_millis(300));
+        assert_eq!(world.running(), vec![(id.clone(), node.clone())], "it runs on");
+        let ended = |world: &World| world.running().is_empty();
+        assert!(world.run_while_not(Duration::from_secs(6), ended), "seed {seed}: in time");
+        assert_eq!(world.lapses, lapses + 1, "seed {seed}: its guard has ended it");
+        let again = |world: &World| world.running().iter().any(|(vm, _)| *vm == id);
+        assert!(world.run_while_not(SOON, again), "seed {seed}");
+        world.run_for(SOON);
+        assert_eq!((world.running().len(), &world.broken), (1, &vec![]), "seed {seed}");
+    }
+}

@@ -9,7 +9,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
 use super::faults::FaultKind;
-use super::faults::plan::{Shape, Step, What, draw};
+use super::faults::plan::{Conditions, Shape, Step, What, draw};
 use super::network::Quality;
 use super::scenario::{change_ve, spec, state_of};
 use super::world::{Lives, Setup, World};
@@ -21,8 +21,6 @@ use crate::engine::time::Instant;
 
 const GIB: u64 = 1 << 30;
 
-/// Each node has a watchdog with this time-out, as `docs/protection.md` advises.
-const WATCHDOG: Duration = Duration::from_secs(6);
 /// In one world of so many machines can be switched off from outside, which takes this time.
 const SWITCHES: u64 = 4;
 const SWITCHES_IN: Duration = Duration::from_millis(1500);
@@ -86,24 +84,27 @@ pub fn run(seed: u64, shape: &Shape) -> Outcome {
 /// Runs a plan.
 #[must_use]
 pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played {
+    let conditions = Conditions::draw(seed, shape);
     let mut world = World::new(&Setup {
         seed,
-        nodes: shape.nodes,
+        nodes: conditions.nodes,
         capacity: Resources { cpu_milli: 16_000, memory: memory(seed) },
-        zones: if shape.nodes >= 3 { 3 } else { 0 },
+        zones: if conditions.nodes >= 3 { 3 } else { 0 },
         network: Quality::default(),
         goal: Goal::default(),
     });
     world.lives = remember.then(Vec::new);
     world.keeps_little = !remember;
-    world.set_watchdog(WATCHDOG);
+    let there = |kind| conditions.kinds.contains(&kind);
+    world.set_times(conditions.times);
+    if let Some(timeout) = conditions.watchdog {
+        world.set_watchdog(timeout);
+    }
     if seed.is_multiple_of(SWITCHES) {
         world.set_power_switch(Ok(SWITCHES_IN));
     }
-    if shape.kinds.contains(&FaultKind::Clock) {
-        world.boot_clocks = true;
-    }
-    let migrations = shape.kinds.contains(&FaultKind::Migration);
+    world.boot_clocks = there(FaultKind::Clock);
+    let migrations = there(FaultKind::Migration);
     if migrations {
         world.migration_faults = MIGRATION_FAULTS;
     }
@@ -118,7 +119,7 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
         if first == Some(step) {
             before = Some(world.events);
         }
-        if let Some(word) = take(&mut world, shape, step) {
+        if let Some(word) = take(&mut world, conditions.nodes, step) {
             *outcome.fired.entry(word).or_default() += 1;
         }
     }
@@ -170,7 +171,7 @@ fn seconds(at: Instant) -> f64 {
 }
 
 /// Does one step. Returns the word of a fault that fired.
-fn take(world: &mut World, shape: &Shape, step: &Step) -> Option<&'static str> {
+fn take(world: &mut World, nodes: usize, step: &Step) -> Option<&'static str> {
     let mut rng = ChaCha8Rng::seed_from_u64(step.chance);
     let toggle = |world: &mut World, node: &NodeName, change: fn(&mut NodeDeclared)| {
         world.declare_node(node, change);
@@ -179,12 +180,12 @@ fn take(world: &mut World, shape: &Shape, step: &Step) -> Option<&'static str> {
         What::Apply(number) => {
             let uid = VeUid::from(format!("uid-{number}"));
             let name = VeName::new("default", &format!("ve-{number}"));
-            world.apply(&uid, &name, spec(&mut rng, shape.nodes));
+            world.apply(&uid, &name, spec(&mut rng, nodes));
         }
         What::Change => {
             let before: Vec<VeDeclared> =
                 world.api.objects().map(|object| object.declared.clone()).collect();
-            change_ve(world, &mut rng, shape.nodes);
+            change_ve(world, &mut rng, nodes);
             if rng.random_bool(TAKEN_BACK) {
                 // As likely at once as after seconds.
                 let most = [10, 100, 1_000, 10_000][rng.random_range(0..4)];

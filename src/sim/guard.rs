@@ -8,7 +8,6 @@ use super::world::{Event, World};
 use crate::engine::guard::{Allowance, GuardInput};
 use crate::engine::id::NodeName;
 use crate::engine::input::{HypervisorInput, Input};
-use crate::engine::lease::Times;
 use crate::engine::time::Instant;
 
 /// How long a word takes to the guard, and back.
@@ -21,6 +20,8 @@ pub struct Guard {
     /// It ends whatever starts.
     pub(super) lapsed: bool,
     away: Option<Away>,
+    /// Counts once what ran under the allowance that it keeps to has ended.
+    waiting: Option<Allowance>,
     /// An agent has started while it stood still, and waits for its answer.
     pub(super) called: bool,
     /// Counts the times that it was away, or its machine stood still: a watchdog's time-out belongs to one.
@@ -65,6 +66,11 @@ impl World {
                 return node.deferred.push(event);
             }
             None => {}
+        }
+        let held = guard.allowance.as_ref().filter(|_| !guard.lapsed);
+        if held.is_some_and(|held| held.must_end_before(&allowance, clock.local(now))) {
+            guard.waiting = Some(allowance);
+            return self.look_at_deadline(name);
         }
         let allowance = Allowance::after(guard.allowance.as_ref(), &allowance);
         guard.allowance = Some(allowance.clone());
@@ -180,8 +186,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(name) else { return };
         let allowance = node.guard.allowance.as_ref().filter(|_| !node.guard.lapsed);
         let deadline = allowance.and_then(|allowance| allowance.until);
-        let latest =
-            deadline.map(|deadline| node.clock.world(deadline + Times::default().watchdog));
+        let latest = deadline.map(|deadline| node.clock.world(deadline + self.times.watchdog));
         let due = (now - ago + timeout).min(latest.unwrap_or(Instant(u64::MAX)));
         let (node, boot, hold) = (name.clone(), node.boot, node.guard.hold);
         self.push(due.since(now), Event::Watchdog { node, boot, hold });
@@ -210,6 +215,11 @@ impl World {
         let at = self.nodes.get(name).map_or(Instant::ZERO, |node| node.clock.local(self.now()));
         let input = Input::Guard(GuardInput::Lapsed { at, ended });
         self.push(HOP, Event::Input { node: name.clone(), life, input: Box::new(input) });
+        if let Some(waiting) =
+            self.guard_mut(name, boot).and_then(|(guard, _)| guard.waiting.take())
+        {
+            self.tell_guard(name, boot, waiting);
+        }
     }
 
     /// A node's guard ends whatever starts there.

@@ -30,6 +30,8 @@ pub struct Host {
     domains: BTreeMap<VmId, Guest>,
     /// VMs that may arrive: from where, and as which placement.
     expected: BTreeMap<VmId, (NodeName, VmDefinition)>,
+    /// It stands still, and does what it is told when it goes on.
+    pub stalled: bool,
     /// Disks, by VM: they outlive the power. How often the VM was started from them.
     pub disks: BTreeMap<VmId, u32>,
 }
@@ -43,6 +45,7 @@ impl Host {
             boots: 1,
             domains: BTreeMap::new(),
             expected: BTreeMap::new(),
+            stalled: false,
             disks: BTreeMap::new(),
         }
     }
@@ -84,6 +87,7 @@ impl Host {
     /// Power is lost: every domain ends, definitions stay.
     pub fn power_off(&mut self) {
         self.boots += 1;
+        self.stalled = false;
         self.expected.clear();
         self.domains.retain(|_, guest| !guest.arrived);
         for guest in self.domains.values_mut() {
@@ -221,6 +225,7 @@ impl Host {
             uuid: format!("uuid-of-{}", definition.id),
             epoch: definition.epoch,
             revision: definition.revision,
+            size,
             state: DomainState::Running,
             edited: None,
         };

@@ -52,8 +52,8 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Network {
     quality: Quality,
-    /// What makes it worse for now, by a number.
-    worse: BTreeMap<u64, Quality>,
+    /// What makes it worse for now, by a number: for all, or for what a node sends and gets.
+    worse: BTreeMap<u64, (Option<NodeName>, Quality)>,
     /// How many cuts there are one way between two nodes.
     cut: BTreeMap<(NodeName, NodeName), u32>,
     /// What it did so far.
@@ -84,9 +84,9 @@ impl Network {
         }
     }
 
-    /// From here on it is worse, until that is over.
-    pub fn worsen(&mut self, number: u64, by: Quality) {
-        self.worse.insert(number, by);
+    /// From here on it is worse, for all or for one node, until that is over.
+    pub fn worsen(&mut self, number: u64, of: Option<NodeName>, by: Quality) {
+        self.worse.insert(number, (of, by));
     }
 
     /// What made it worse is over.
@@ -94,9 +94,13 @@ impl Network {
         self.worse.remove(&number);
     }
 
-    /// How it is now.
-    fn now(&self) -> Quality {
-        self.worse.values().fold(self.quality, |all, more| Quality {
+    /// How it is now between two nodes.
+    fn now(&self, from: &NodeName, to: &NodeName) -> Quality {
+        let here = self
+            .worse
+            .values()
+            .filter(|(of, _)| of.as_ref().is_none_or(|node| node == from || node == to));
+        here.fold(self.quality, |all, (_, more)| Quality {
             min_delay_us: all.min_delay_us.max(more.min_delay_us),
             max_delay_us: all.max_delay_us.max(more.max_delay_us),
             loss: all.loss.max(more.loss),
@@ -125,7 +129,7 @@ impl Network {
             self.counts.cut += 1;
             return Vec::new();
         }
-        let Quality { min_delay_us, max_delay_us, loss, repeat, late } = self.now();
+        let Quality { min_delay_us, max_delay_us, loss, repeat, late } = self.now(from, to);
         if rng.random_bool(loss) {
             self.counts.lost += 1;
             return Vec::new();

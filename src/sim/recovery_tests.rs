@@ -89,6 +89,27 @@ fn vms_start_after_those_that_they_depend_on_at_first_and_after_the_power_of_all
 }
 
 #[test]
+fn a_pause_before_a_restart_is_over_when_nothing_is_to_run_any_more() {
+    let mut world = world(4, 1);
+    let pause = Duration::from_secs(20);
+    let back_off = BackOff { first: pause, longest: pause };
+    let recovery = Recovery { on_vm_crash: OnVmCrash::RestartVe, back_off, ..Recovery::default() };
+    let uid = applied(&mut world, recovery);
+    crash(&mut world, "db");
+    assert!(world.run_while_not(SOON, |world| starts(world).is_empty()), "all are stopped");
+    comes_up_in_order(&mut world, &uid, "the first time they are started at once");
+    crash(&mut world, "db");
+    world.run_for(Duration::from_secs(10));
+    assert_eq!(starts(&world).len(), 0, "the second time they are not");
+    apply(&mut world, "shop", VeSpec { state: VeState::Terminated, ..shop(recovery) });
+    // Whoever were woken up by the end of that pause, and had nothing to do, would be so again and again.
+    world.run_for(SOON);
+    assert_eq!(world.broken, vec![]);
+    apply(&mut world, "shop", shop(recovery));
+    assert!(world.run_while_not(SOON, |world| starts(world).len() == 3 && is_ready(world, &uid)));
+}
+
+#[test]
 fn a_vm_that_runs_is_not_stopped_when_what_it_depends_on_ends() {
     let mut world = world(4, 1);
     applied(&mut world, Recovery::default());

@@ -268,7 +268,7 @@ fn members_that_follow_a_change_restart_one_after_the_other() {
         };
         world.apply(&uid, &name, spec(1));
         assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "seed {seed}");
-        world.network.worsen(1, Quality { max_delay_us: 400_000, ..Quality::default() });
+        world.network.worsen(1, None, Quality { max_delay_us: 400_000, ..Quality::default() });
         let starts = |world: &World| -> Vec<u64> {
             let nodes = world.running().into_iter();
             let start = |(id, node)| Some(world.host(&node)?.guest(&id)?.start);

@@ -21,7 +21,8 @@ use crate::engine::guard::{Allowance, GuardInput};
 use crate::engine::host::{DomainSeen, Failure};
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, VeDeclared};
-use crate::engine::invariants::Broken;
+use crate::engine::invariants::{Broken, held_and_wanted, taken_away};
+use crate::engine::lease::Times;
 use crate::engine::lrt::ZONE_LABEL;
 use crate::engine::lrt::solver::Goal;
 use crate::engine::record::{Kept, RecordKey};
@@ -143,12 +144,16 @@ pub(super) struct Node {
     pub(super) guard: Guard,
     pub(super) declared: NodeDeclared,
     pub(super) wake_at: Option<Instant>,
+    /// How often in a row its engine has been woken up, and had something to do at once again.
+    pub(super) restless: u32,
     pub(super) clock: Clock,
     pub(super) driver: Driver,
     /// All of it stands still: agent, guard and guests.
     pub(super) frozen: bool,
     /// What it would have done meanwhile.
     pub(super) deferred: Vec<Event>,
+    /// What its hypervisor was told while that stood still.
+    pub(super) commands: Vec<Event>,
 }
 
 /// A world of agents.
@@ -189,6 +194,8 @@ pub struct World {
     pub happened: Vec<(Instant, NodeName, Happening)>,
     /// Events handled so far.
     pub events: u64,
+    /// What the leases of agents are made of that are started from now on.
+    pub times: Times,
     /// The hardware watchdog of each node: within this time after it was last fed it resets the node.
     pub watchdog: Option<Duration>,
     /// Each node's clock begins anew when it boots, as CLOCK_BOOTTIME does.
@@ -254,6 +261,7 @@ impl World {
             broken: Vec::new(),
             happened: Vec::new(),
             events: 0,
+            times: Times::default(),
             watchdog: None,
             boot_clocks: false,
             power_switch: None,
@@ -291,10 +299,12 @@ impl World {
                 guard,
                 declared,
                 wake_at: None,
+                restless: 0,
                 clock: Clock::default(),
                 driver: Driver::default(),
                 frozen: false,
                 deferred: Vec::new(),
+                commands: Vec::new(),
             };
             world.nodes.insert(name, node);
         }
@@ -360,16 +370,28 @@ impl World {
     /// Machines are managed from outside: that is known to agents that start anew, now.
     pub fn set_power_switch(&mut self, switch: Result<Duration, &'static str>) {
         self.power_switch = Some(switch);
+        self.start_all_anew();
+    }
+
+    /// Leases are made of these times by agents that start anew, now.
+    pub fn set_times(&mut self, times: Times) {
+        self.times = times;
+        self.start_all_anew();
+    }
+
+    fn start_all_anew(&mut self) {
         for name in self.names() {
             self.kill_agent(&name);
             self.start_agent(&name);
         }
     }
 
-    /// A majority of the disks that kept some environment's record is gone.
+    /// A majority of the disks that kept some environment's record is gone, or of those that could prove what its VMs wait for.
     #[must_use]
     pub fn has_lost_some(&self) -> bool {
-        self.acknowledged.has_lost_some() || self.has_lost_one_unborn()
+        self.acknowledged.has_lost_some()
+            || self.has_lost_one_unborn()
+            || self.has_lease_beyond_proof()
     }
 
     /// Every VM that runs, with its node.
@@ -466,6 +488,7 @@ impl World {
                 if state.wake_at == Some(now) {
                     state.wake_at = None;
                     self.handle(&node, Input::Wakeup);
+                    self.check_rests(&node);
                 }
             }
             Event::Deliver { from, to, message } => {
@@ -480,6 +503,10 @@ impl World {
                 let Some(state) = self.nodes.get_mut(&node).filter(|n| n.boot == boot) else {
                     return;
                 };
+                if state.host.stalled {
+                    state.commands.push(Event::Command { node, boot, request, command, life });
+                    return;
+                }
                 match *command {
                     HypervisorCommand::Migrate(migration) => {
                         self.migrate((node, boot, life, request), *migration);
@@ -548,12 +575,16 @@ impl World {
         let Some(engine) = node.engine.as_mut() else { return };
         let at = node.clock.local(now);
         let mut effects = Effects::default();
+        let mut broken = Vec::new();
         for input in inputs {
+            let wanted = held_and_wanted(engine, &input);
             let more = engine.handle(at, input);
             self.events += 1;
+            broken.extend(wanted.and_then(|(held, wanted)| taken_away(engine, &held, &wanted)));
             effects.persist.extend(more.persist);
             effects.actions.extend(more.actions);
         }
+        self.find(broken);
         self.commit(name, effects);
         self.plan_wakeup(name);
         self.check_engine(name);

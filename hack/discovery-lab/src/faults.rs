@@ -72,6 +72,12 @@ pub enum Nemesis {
         #[arg(long)]
         kill: bool,
     },
+    /// Kill the agent; Kubernetes starts it again
+    Agent {
+        /// Such as n2
+        #[arg(long)]
+        node: String,
+    },
     /// Kill a guest
     Guest {
         /// Such as n2
@@ -147,6 +153,18 @@ pub enum Measure {
         #[arg(long, value_parser = ["running", "stopped"], default_value = "running")]
         api_server: String,
     },
+    /// What is to touch no guest: agents killed and upgraded, libvirtd killed and stopped, the API server away
+    Untouched {
+        /// How long the API server is away
+        #[arg(long, value_parser = duration, default_value = "10m")]
+        away: Duration,
+        /// What is not whole by then never will be
+        #[arg(long, value_parser = duration, default_value = "240s")]
+        deadline: Duration,
+        /// All of it, as JSON
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
     /// Source, target and handler of a live migration lose their power, at each moment of it
     Migration {
         /// How often each at each
@@ -219,6 +237,7 @@ fn fault(verb: Nemesis) -> (Fault, Option<Duration>) {
         Nemesis::Libvirtd { place: Place { node, hold }, kill: false } => {
             (Fault::LibvirtdStop { node }, hold.hold)
         }
+        Nemesis::Agent { node } => (Fault::AgentKill { node }, None),
         Nemesis::Guest { node, vm } => {
             (Fault::Guest { node, vm: vm.map(|vm| vm.replace('/', ".")) }, None)
         }
@@ -263,6 +282,14 @@ pub fn measure(lab: &Lab, verb: &Measure) -> Result<()> {
         Measure::Failover { how, api_server } => (Loss::Power, how, api_server == "stopped"),
         Measure::Cut { how } => (Loss::Cut, how, false),
         Measure::Crash { how, api_server } => (Loss::Crash, how, api_server == "stopped"),
+        Measure::Untouched { away, deadline, report } => {
+            let all = lab.measure_untouched(*away, *deadline)?;
+            if let Some(path) = report {
+                write_json(path, &serde_json::json!(all))?;
+            }
+            all.iter().for_each(|one| println!("{one}"));
+            return Ok(());
+        }
         Measure::Migration { rounds, deadline, report } => {
             let deaths = lab.measure_migration(*rounds, *deadline)?;
             if let Some(path) = report {

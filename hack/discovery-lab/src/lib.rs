@@ -49,7 +49,9 @@ pub use error::{LabError, Result};
 pub use image::{PAUSE_IMAGE, digest};
 pub use lab::Lab;
 pub use layout::{GUESTS_IN_NODE, Layout, MAX_NODES, node_index};
-pub use measure::{Death, Fate, Loss, Measurement, Moment, Sample, Steps, Victim, table};
+pub use measure::{
+    Death, Fate, Loss, Measurement, Moment, Sample, Steps, Untouched, Victim, table,
+};
 pub use node::Node;
 pub use process::wait_for;
 pub use view::{NodeStatus, Status};

@@ -6,6 +6,7 @@
 mod migration;
 mod steps;
 mod tape;
+mod untouched;
 
 use std::{fmt::Write as _, thread, time::Duration};
 
@@ -14,6 +15,7 @@ use serde::Serialize;
 pub use migration::{Death, Fate, Moment, Victim};
 pub use steps::Steps;
 pub use tape::Tape;
+pub use untouched::Untouched;
 
 use crate::{
     error::{LabError, Result},

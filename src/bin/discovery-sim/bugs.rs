@@ -11,6 +11,30 @@ use discovery::sim::fuzz::{self, Outcome};
 use super::fuzz::in_order;
 use super::options::Bugs;
 
+/// What has to go wrong for a bug to show: all kinds of faults, or those few that have to meet each other.
+fn faults(bug: Bug) -> Vec<FaultKind> {
+    use FaultKind::{
+        Clock, Crash, Cut, Delay, GuardStall, Hypervisor, Late, Leave, Loss, LostDisk, LostRecords,
+        Migration, OneWay, Partial, Power, Reorder,
+    };
+    match bug {
+        Bug::OtherDiskAnswers => vec![Power, LostDisk, Partial, Loss],
+        Bug::LeaseFromAnswer => vec![Cut, OneWay, Delay],
+        Bug::FencedAtOnce => vec![GuardStall, Cut, OneWay],
+        Bug::RestartIsSilence => vec![Crash, Power, Cut],
+        Bug::GuardKeepsLatest => vec![Leave, Cut, OneWay],
+        Bug::StartsOutliveLease => vec![Cut, OneWay, Hypervisor],
+        Bug::OldOrderObeyed => vec![Crash, Reorder, Delay, Late],
+        Bug::PromiseLapses | Bug::RoomTwice | Bug::LockShared | Bug::HalfPlaced => {
+            vec![Loss, Reorder, Delay]
+        }
+        Bug::TargetUnasked => vec![Crash, Partial, Migration],
+        Bug::OtherDiskVouches => vec![LostRecords, Crash, Cut],
+        Bug::OtherLifeRenewed => vec![Power, Cut, Late, Clock],
+        _ => FaultKind::ALL.to_vec(),
+    }
+}
+
 /// Tries each; fails if one is not found.
 pub fn run(options: &Bugs) -> Result<ExitCode, String> {
     let wanted =
@@ -19,11 +43,11 @@ pub fn run(options: &Bugs) -> Result<ExitCode, String> {
     if bugs.is_empty() {
         return Err(format!("no bug is called {}", options.only.join(", ")));
     }
-    let shape = Shape { nodes: 5, ves: 4, faults: 25, kinds: FaultKind::ALL.to_vec() };
     let threads = options.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
     let places: Vec<u64> = (0..bugs.len() as u64).collect();
     let find = |place: u64| {
         let bug = bugs[place as usize];
+        let shape = Shape { nodes: 5, ves: 4, faults: 25, kinds: faults(bug) };
         let found = options.seeds.clone().find_map(|seed| {
             switch(Some(bug));
             let outcome = fuzz::run(seed, &shape);

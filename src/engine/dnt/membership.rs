@@ -24,15 +24,27 @@ const REJOIN_EVERY: Duration = Duration::from_secs(2);
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 struct MemberId {
     node: NodeName,
-    /// Grows with every start of the agent (by 2^16) and every time it was wrongly declared down (by 1).
+    /// Grows with every start of the agent (by 2^16) and every time it was declared down (see [`MemberId::renew`]).
     incarnation: u64,
 }
+
+/// Bits of an incarnation that count how often a life was declared down.
+const RENEWALS: u32 = 16;
+/// Who is declared down so often in one life has lost its records, and begins below what its peers remember of it.
+const PATIENCE: u64 = 8;
+/// Then it skips as many lives at a time as two to the power of how often it was declared down beyond that, at most this.
+const MOST_SKIPPED: u64 = 12;
 
 impl Identity for MemberId {
     type Addr = NodeName;
 
+    /// By one; but in few steps past what peers remember of a former disk, as each step costs a round of messages.
     fn renew(&self) -> Option<Self> {
-        Some(Self { node: self.node.clone(), incarnation: self.incarnation + 1 })
+        let renewals = self.incarnation & ((1 << RENEWALS) - 1);
+        let beyond = renewals.checked_sub(PATIENCE).map(|beyond| beyond.min(MOST_SKIPPED));
+        let skipped = beyond.map_or(0, |beyond| 1 << (RENEWALS as u64 + beyond));
+        let incarnation = self.incarnation.saturating_add(skipped + 1);
+        Some(Self { node: self.node.clone(), incarnation })
     }
 
     fn addr(&self) -> NodeName {
@@ -90,7 +102,7 @@ impl Membership {
     /// This node's membership in its `boot`th life, alone so far.
     #[must_use]
     pub fn new(node: &NodeName, boot: u64, seed: u64) -> Self {
-        let identity = MemberId { node: node.clone(), incarnation: boot << 16 };
+        let identity = MemberId { node: node.clone(), incarnation: boot << RENEWALS };
         let rng = ChaCha8Rng::seed_from_u64(seed);
         Self {
             foca: Foca::new(identity, config(), rng, PostcardCodec),

@@ -125,7 +125,8 @@ impl Tenant {
     /// The leases as they were kept; none was answered in this life, which is so many, yet.
     #[must_use]
     pub fn recover(own: Replica, life: u64, times: Times, kept: Option<OwnLeases>) -> Self {
-        let kept = kept.unwrap_or(OwnLeases { newest: 0, held: Vec::new(), away: false });
+        let nothing = || OwnLeases { newest: before_the_first(&own), held: vec![], away: false };
+        let kept = kept.unwrap_or_else(nothing);
         Self {
             own,
             life,
@@ -249,7 +250,7 @@ impl Tenant {
         };
         let guardians = self.held.last().map(|held| held.guardians.as_slice()).unwrap_or_default();
         let guardians = guardians.iter().map(|guardian| guardian.node.clone()).collect();
-        LeaseReport { state, epoch: self.newest, guardians }
+        LeaseReport { state, epoch: self.newest & u64::from(u32::MAX), guardians }
     }
 
     /// Whether [`Tenant::wake`] has something to do.
@@ -445,16 +446,33 @@ impl Tenant {
                 self.renew_at = ctx.now;
             }
             GuardInput::Lapsed { ended, .. } => {
+                let ours = |armed: &Allowance| armed.by == self.teller();
+                let first = self.armed.is_some() || *ended > 0;
+                let text = if self.armed.as_ref().is_none_or(ours) {
+                    format!(
+                        "was not heard by its guardians for {} s: its guard has ended {ended} VMs; they start again when it is \
+                         heard, here or elsewhere",
+                        self.times.lease.as_secs()
+                    )
+                } else {
+                    format!(
+                        "its guard has ended {ended} VMs that an earlier life of the agent had let run for so long; they start \
+                         again here or elsewhere"
+                    )
+                };
                 self.armed = None;
-                let text = format!(
-                    "was not heard by its guardians for {} s: its guard has ended {ended} VMs; they start again when it is \
-                     heard, here or elsewhere",
-                    self.times.lease.as_secs()
-                );
-                ctx.node_happened(true, "LeaseLapsed", text);
+                if first {
+                    ctx.node_happened(true, "LeaseLapsed", text);
+                }
             }
         }
     }
+}
+
+/// Epochs of one disk follow each other, and no other disk of the node ever has one of them: an order that names the lease of
+/// a disk that was lost allows nothing.
+fn before_the_first(own: &Replica) -> u64 {
+    u64::from(own.disk.0) << 32
 }
 
 /// The best guardians of a node: peers in different zones, and itself where they are few; nobody where there are not two.

@@ -249,7 +249,9 @@ impl Lrt {
     #[must_use]
     pub fn allocated(&self) -> Resources {
         let held = self.vms.values().map(|vmh| vmh.record.held());
-        held.fold(Resources::default(), |sum, part| sum.plus(&part))
+        // Nobody knows why these run, but they do.
+        let strays = self.strays.values().filter(|seen| seen.may_run()).map(|seen| seen.size);
+        held.chain(strays).fold(Resources::default(), |sum, part| sum.plus(&part))
     }
 
     /// What is left for new VMs.

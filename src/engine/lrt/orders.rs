@@ -86,8 +86,8 @@ impl Lrt {
             // Not the VM that is here: only a promise brings a VM to a node.
             return;
         }
-        if vmh.record.goal == VmGoal::Stop && vm.run {
-            // A stopped VM holds no room: it comes back through a promise too.
+        if matches!(vmh.record.goal, VmGoal::Stop | VmGoal::Remove) && vm.run {
+            // What does not run holds no room: it comes back through a promise too.
             return;
         }
         vmh.let_start(vm.start);
@@ -125,7 +125,10 @@ impl Lrt {
             self.strays.insert(id.clone(), stray);
             return;
         };
-        let is_it = listed.is_some_and(|vm| vm.definition.epoch == stray.epoch && vm.run);
+        let running = stray.may_run().then_some(stray.size);
+        let takes = Resources::of(definition.cpus, definition.memory);
+        let fits = self.free().holds(&running.map_or(takes, |running| takes.largest(&running)));
+        let is_it = listed.is_some_and(|vm| vm.definition.epoch == stray.epoch && vm.run) && fits;
         let mut vmh = Vmh::new(VmRecord {
             definition: VmDefinition { id: id.clone(), ..definition },
             goal: if is_it { VmGoal::Run } else { VmGoal::Remove },
@@ -133,7 +136,7 @@ impl Lrt {
             handler: order.handler.clone(),
             lease: order.lease,
             order: order.order,
-            running: None,
+            running,
             completed: false,
             crashed: false,
             start: Start::Free,

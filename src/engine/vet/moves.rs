@@ -16,7 +16,7 @@ use crate::engine::id::{NodeName, VmId};
 use crate::engine::lrt::procedure::{Aim, Ended, Request};
 use crate::engine::record::{MoveReason, MoveStep, Moving, Placement, Start, Transit, VeRecord};
 use crate::engine::report::{MoveProgress, VmObserved, VmPhase};
-use crate::engine::spec::{Constraint, VeState};
+use crate::engine::spec::Constraint;
 use crate::engine::time::Instant;
 use crate::engine::wire::{Message, OrderedVm};
 
@@ -228,8 +228,7 @@ impl Veh {
     }
 
     fn is_still_wanted(&self, record: &VeRecord, source: &NodeName, why: MoveReason) -> bool {
-        let runs = record.declared.spec.state == VeState::Running && !record.declared.deleting;
-        let runs = runs && record.restarting.is_none();
+        let runs = record.declared.is_to_run() && record.restarting.is_none();
         runs && (why != MoveReason::Maintenance || self.moves.leaving.contains(source))
     }
 

@@ -32,6 +32,11 @@ impl Restarts {
     pub fn next_wakeup(&self) -> Option<Instant> {
         self.due
     }
+
+    /// Nothing is to be started.
+    pub fn rest(&mut self) {
+        self.due = None;
+    }
 }
 
 impl Veh {
@@ -60,7 +65,7 @@ impl Veh {
     /// All VMs are to be stopped, then started.
     pub(super) fn restart_whole(&mut self, why: String, rooms: &mut Rooms<'_>, ctx: &mut Context) {
         let Some(record) = rooms.registers.read(&self.ve) else { return };
-        if record.restarting.is_some() {
+        if record.restarting.is_some() || !record.declared.is_to_run() {
             return;
         }
         let stable = |at: Instant| ctx.now.since(at) >= BackOff::STABLE_AFTER;

@@ -24,7 +24,6 @@ use crate::engine::lrt::procedure::{Aim, Ended, Leases, Request};
 use crate::engine::record::{Placement, Start, VeRecord};
 use crate::engine::replica::DiskId;
 use crate::engine::report::{FailoverStep, VeReport, VmObserved, VmPhase};
-use crate::engine::spec::VeState;
 use crate::engine::time::Instant;
 use crate::engine::wire::OrderedVm;
 
@@ -411,11 +410,12 @@ impl Veh {
             *self = Self { fresh: false, ..Self::new(self.ve.clone()) };
             return;
         }
-        let runs = !record.declared.deleting && record.declared.spec.state == VeState::Running;
+        let runs = record.declared.is_to_run();
         if !runs {
             rooms.lrt.withdraw(&self.ve, ctx);
             self.wait = None;
             self.moves.rest();
+            self.restarts.rest();
         }
         self.follow_the_silent(rooms, ctx);
         self.follow_moves(rooms, ctx);
@@ -512,7 +512,7 @@ impl Veh {
         let round = rooms.registers.round(&self.ve);
         let making = rooms.lrt.making_room(&self.ve);
         let report = status::of(record, self, round, (placing, making), rooms, &live);
-        let runs = record.declared.spec.state == VeState::Running && !record.declared.deleting;
+        let runs = record.declared.is_to_run();
         if report.ready.holds && runs && self.was_ready != Some(record.declared.generation) {
             let message = report.ready.message.clone();
             ctx.happened((&self.ve, &record.declared.name), false, "Started", message);

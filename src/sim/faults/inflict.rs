@@ -47,6 +47,8 @@ pub enum Over {
     SlowDisk(NodeName),
     /// A disk is full.
     FullDisk(NodeName),
+    /// The hypervisor of this boot stands still.
+    Hypervisor(NodeName, u64),
     /// A write was to tear, and there was none.
     Torn(NodeName),
     /// The API server is away.
@@ -91,6 +93,17 @@ impl World {
                 self.lose_disk(node);
                 Some(Over::Away(node.clone()))
             }
+            FaultKind::LostRecords => {
+                if self.engine(node).is_none() {
+                    return false;
+                }
+                self.kill_agent(node);
+                if let Some(node) = self.nodes.get_mut(node) {
+                    node.disk.clear();
+                }
+                self.check_all_remembered();
+                Some(Over::Away(node.clone()))
+            }
             FaultKind::Torn => self.will_tear(node, lasts, rng),
             FaultKind::Stall => self.stall(node),
             FaultKind::Freeze => {
@@ -107,9 +120,17 @@ impl World {
             | FaultKind::Repeat
             | FaultKind::Reorder
             | FaultKind::Delay
-            | FaultKind::Late => Some(self.worsen(kind, rng)),
+            | FaultKind::Late => Some(self.worsen(kind, node, rng)),
             FaultKind::Clock => return self.set_clock(node, rng),
             FaultKind::SlowDisk | FaultKind::FullDisk => self.spoil_disk(kind, node, rng),
+            FaultKind::Hypervisor => {
+                let boot = self.lives(node).map_or(0, |(boot, _)| boot);
+                let host = self.host_mut(node).filter(|host| !host.stalled);
+                host.map(|host| {
+                    host.stalled = true;
+                    Over::Hypervisor(node.clone(), boot)
+                })
+            }
             FaultKind::ApiAway => {
                 if self.api.away {
                     return false;
@@ -166,6 +187,14 @@ impl World {
                 }
             }
             Over::FullDisk(name) => self.disk_has_room(&name),
+            Over::Hypervisor(name, boot) => {
+                let now = self.nodes.get_mut(&name).filter(|node| node.boot == boot);
+                let Some(node) = now else { return };
+                node.host.stalled = false;
+                for command in std::mem::take(&mut node.commands) {
+                    self.push(Duration::ZERO, command);
+                }
+            }
             Over::Torn(name) => {
                 if let Some(node) = self.nodes.get_mut(&name) {
                     node.driver.torn = None;
@@ -248,7 +277,7 @@ impl World {
         (!ways.is_empty()).then_some(Over::Cut(ways))
     }
 
-    fn worsen(&mut self, kind: FaultKind, rng: &mut ChaCha8Rng) -> Over {
+    fn worsen(&mut self, kind: FaultKind, node: &NodeName, rng: &mut ChaCha8Rng) -> Over {
         let good = Quality { max_delay_us: 0, min_delay_us: 0, ..Quality::default() };
         let worse = match kind {
             FaultKind::Loss => Quality { loss: rng.random_range(0.05..0.6), ..good },
@@ -263,7 +292,8 @@ impl World {
             _ => Quality { late: rng.random_range(0.02..0.3), ..good },
         };
         let number = rng.random();
-        self.network.worsen(number, worse);
+        let one = matches!(kind, FaultKind::Loss | FaultKind::Delay) && rng.random_bool(0.5);
+        self.network.worsen(number, one.then(|| node.clone()), worse);
         Over::Network(number)
     }
 

@@ -27,6 +27,8 @@ pub enum FaultKind {
     Power,
     /// A node comes back empty: neither its agent's records nor its VMs' disks are left.
     LostDisk,
+    /// An agent's records are lost while its guests run on: it starts anew, as if it had never been there.
+    LostRecords,
     /// An agent ends in the middle of a write: all of it is on disk, or nothing, and nothing that follows from it was said.
     Torn,
     /// An agent stands still, for up to two hours, and goes on as if nothing had been.
@@ -43,13 +45,13 @@ pub enum FaultKind {
     OneWay,
     /// Some nodes do not reach some others, both ways or one way.
     Partial,
-    /// Messages are lost.
+    /// Messages are lost: all nodes', or one node's.
     Loss,
     /// Messages come twice.
     Repeat,
     /// Messages overtake each other by up to a second.
     Reorder,
-    /// Messages take seconds.
+    /// Messages take seconds: all nodes', or one node's.
     Delay,
     /// Messages come once more when nobody expects them, also those of agents that have ended since.
     Late,
@@ -59,6 +61,8 @@ pub enum FaultKind {
     SlowDisk,
     /// A disk is full: the agent waits for room, and says nothing.
     FullDisk,
+    /// A hypervisor stands still: what it is told is done when it goes on.
+    Hypervisor,
     /// The API server does not answer.
     ApiAway,
     /// Its watches show what was.
@@ -75,11 +79,12 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Crash,
         Self::Leave,
         Self::Power,
         Self::LostDisk,
+        Self::LostRecords,
         Self::Torn,
         Self::Stall,
         Self::Freeze,
@@ -96,6 +101,7 @@ impl FaultKind {
         Self::Clock,
         Self::SlowDisk,
         Self::FullDisk,
+        Self::Hypervisor,
         Self::ApiAway,
         Self::ApiStale,
         Self::ApiSplit,
@@ -112,6 +118,7 @@ impl FaultKind {
             Self::Leave => "leave",
             Self::Power => "power",
             Self::LostDisk => "lost-disk",
+            Self::LostRecords => "lost-records",
             Self::Torn => "torn",
             Self::Stall => "stall",
             Self::Freeze => "freeze",
@@ -128,6 +135,7 @@ impl FaultKind {
             Self::Clock => "clock",
             Self::SlowDisk => "slow-disk",
             Self::FullDisk => "full-disk",
+            Self::Hypervisor => "hypervisor",
             Self::ApiAway => "api-away",
             Self::ApiStale => "api-stale",
             Self::ApiSplit => "api-split",

@@ -8,6 +8,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::FaultKind;
 use crate::engine::id::NodeName;
+use crate::engine::lease::Times;
 
 /// One thing that is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,69 @@ pub struct Shape {
     pub kinds: Vec<FaultKind>,
 }
 
+/// What one seed's world is like. Seeds differ in which kinds of faults they have at all: few kinds meet each other more often
+/// than many do (Groce, Zhang, Eide, Chen and Regehr, *Swarm Testing*, ISSTA 2012). And they differ in how little time there is
+/// to spare between the end of a VM and its start elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    /// How many nodes: where there are few, few have to be hit.
+    pub nodes: usize,
+    /// What may go wrong.
+    pub kinds: Vec<FaultKind>,
+    /// What leases are made of.
+    pub times: Times,
+    /// Each node's hardware watchdog resets it when it has not been fed for so long.
+    pub watchdog: Option<Duration>,
+    /// How often people change their minds, for each environment, in halves.
+    changes: usize,
+}
+
+/// The time-out that `docs/protection.md` advises.
+const WATCHDOG: Duration = Duration::from_secs(6);
+/// The least margin that [`Times::check`] lets pass for a lease of five seconds without a watchdog.
+const LEAST_MARGIN: Duration = Duration::from_millis(205);
+/// What it takes more with a watchdog of five seconds.
+const LEAST_MARGIN_OF_WATCHDOG: Duration = Duration::from_millis(5);
+
+/// Nodes guard each other where there are so many.
+const FEWEST: usize = 3;
+
+impl Conditions {
+    /// Of one seed: in every third world all kinds of the shape may go wrong.
+    #[must_use]
+    pub fn draw(seed: u64, shape: &Shape) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5a4_c0de);
+        let all = seed.is_multiple_of(3);
+        let one_of = [2, 4, 8][rng.random_range(0..3)];
+        let mut kinds: Vec<FaultKind> = shape.kinds.clone();
+        kinds.retain(|_| rng.random_ratio(1, one_of) || all);
+        // Two that meet are the least.
+        while kinds.len() < shape.kinds.len().min(2) {
+            let more = shape.kinds[rng.random_range(0..shape.kinds.len())];
+            kinds.push(more);
+            kinds.sort();
+            kinds.dedup();
+        }
+        let (mut times, mut watchdog) = (Times::default(), Some(WATCHDOG));
+        match rng.random_range(0..4) {
+            // The latest that it may act, and nothing else to spare.
+            0 => {
+                times.margin = LEAST_MARGIN + LEAST_MARGIN_OF_WATCHDOG;
+                watchdog = Some(times.lease + times.watchdog);
+            }
+            // No watchdog: a guard must not stall then, and end for no longer than it takes to notice.
+            1 => {
+                (times.watchdog, times.margin, watchdog) = (Duration::ZERO, LEAST_MARGIN, None);
+                kinds.retain(|kind| !matches!(kind, FaultKind::Guard | FaultKind::GuardStall));
+            }
+            _ => {}
+        }
+        let few = rng.random_bool(0.5) && shape.nodes > FEWEST;
+        let nodes = if few { rng.random_range(FEWEST..shape.nodes) } else { shape.nodes };
+        Self { nodes, kinds, times, watchdog, changes: [3, 3, 12][rng.random_range(0..3)] }
+    }
+}
+
 /// Faults begin within this time for each of them: on average so many are under way together.
 const EACH: Duration = Duration::from_secs(4);
 /// Nothing goes wrong before agents have found each other.
@@ -83,20 +147,22 @@ const SPREADS: f64 = 0.1;
 #[must_use]
 pub fn draw(seed: u64, shape: &Shape) -> Vec<Step> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xfa17_5eed);
+    let conditions = Conditions::draw(seed, shape);
     let span = (EACH * shape.faults as u32).max(Duration::from_secs(20));
     let mut steps = Vec::new();
     let mut add = |at: Duration, what: What, rng: &mut ChaCha8Rng| {
         steps.push(Step { at, what, chance: rng.random() });
     };
-    let node =
-        |rng: &mut ChaCha8Rng| NodeName::from(format!("n{}", rng.random_range(1..=shape.nodes)));
+    let node = |rng: &mut ChaCha8Rng| {
+        NodeName::from(format!("n{}", rng.random_range(1..=conditions.nodes)))
+    };
     let within =
         |share: f64, rng: &mut ChaCha8Rng| BEGIN + span.mul_f64(share * rng.random::<f64>());
     for number in 0..shape.ves {
         let at = within(0.6, &mut rng);
         add(at, What::Apply(number), &mut rng);
     }
-    for _ in 0..shape.ves + shape.ves / 2 {
+    for _ in 0..shape.ves * conditions.changes / 2 {
         let at = within(1.0, &mut rng);
         let what = match rng.random_range(0..6) {
             0 => What::Cordon(node(&mut rng)),
@@ -106,7 +172,7 @@ pub fn draw(seed: u64, shape: &Shape) -> Vec<Step> {
         add(at, what, &mut rng);
     }
     let kinds: Vec<FaultKind> =
-        shape.kinds.iter().copied().filter(|kind| *kind != FaultKind::Migration).collect();
+        conditions.kinds.iter().copied().filter(|kind| *kind != FaultKind::Migration).collect();
     let (mut last, mut there) = (BEGIN, node(&mut rng));
     for _ in 0..if kinds.is_empty() { 0 } else { shape.faults } {
         // What goes wrong goes wrong together, and often at one place.
@@ -123,7 +189,7 @@ pub fn draw(seed: u64, shape: &Shape) -> Vec<Step> {
         // (Not the loss of a disk: where most of them are lost nothing is left to be shown.)
         let spreads = kind.is_of_a_node() && kind != FaultKind::LostDisk;
         if spreads && rng.random_bool(SPREADS) {
-            for other in (1..=shape.nodes).map(|n| NodeName::from(format!("n{n}"))) {
+            for other in (1..=conditions.nodes).map(|n| NodeName::from(format!("n{n}"))) {
                 let (at, lasts) = (
                     last + Duration::from_millis(rng.random_range(0..2_000)),
                     lasts.mul_f64(rng.random_range(0.7..1.3)),
@@ -168,14 +234,35 @@ mod tests {
     #[test]
     fn a_plan_follows_from_its_seed_and_has_every_kind() {
         let shape = Shape { nodes: 5, ves: 3, faults: 400, kinds: FaultKind::ALL.to_vec() };
-        let steps = draw(1, &shape);
-        assert_eq!(steps, draw(1, &shape));
-        assert_ne!(steps, draw(2, &shape));
+        let steps = draw(0, &shape);
+        assert_eq!(steps, draw(0, &shape));
+        assert_ne!(steps, draw(3, &shape));
         assert!(steps.is_sorted_by_key(|step| step.at));
         let drawn = |kind: FaultKind| {
             steps.iter().any(|s| matches!(s.what, What::Fault(k, ..) if k == kind))
         };
         let missing: Vec<_> = FaultKind::ALL.into_iter().filter(|kind| !drawn(*kind)).collect();
         assert_eq!(missing, vec![FaultKind::Migration], "those are drawn as migrations end");
+    }
+
+    #[test]
+    fn worlds_differ_in_their_kinds_and_in_their_times_and_all_of_them_can_keep_what_they_promise()
+    {
+        let shape = Shape { nodes: 5, ves: 3, faults: 9, kinds: FaultKind::ALL.to_vec() };
+        let worlds: Vec<Conditions> = (0..300).map(|seed| Conditions::draw(seed, &shape)).collect();
+        for world in &worlds {
+            assert_eq!(world.times.check(), Ok(()));
+            let stalls = world.kinds.contains(&FaultKind::GuardStall);
+            match world.watchdog {
+                Some(timeout) => assert!(timeout <= world.times.lease + world.times.watchdog),
+                None => assert!(!stalls, "nothing would end its VMs"),
+            }
+            assert!(world.kinds.is_sorted() && !world.kinds.is_empty());
+        }
+        let few = worlds.iter().filter(|world| world.kinds.len() < 6).count();
+        let tight = worlds.iter().filter(|world| world.watchdog.is_none()).count();
+        assert!(few > 50 && tight > 40, "{few} with few kinds, {tight} without a watchdog");
+        let only = Shape { kinds: vec![FaultKind::Cut], ..shape };
+        assert!((0..9).all(|seed| Conditions::draw(seed, &only).kinds == [FaultKind::Cut]));
     }
 }

@@ -172,5 +172,20 @@ pub fn run(subject: &mut Subject) {
     subject.hears_connected();
     subject.hears_armed(&fourth);
     assert!(!subject.hands.runs("c"));
+
+    // An agent that has lost its records knows nothing of what they let run: its word counts once that has ended.
+    let soon = clock::now() + SOON;
+    let former = allowance(8, soon);
+    subject.port.allow(former.clone());
+    // (The fourth lasts for longer: a lease of its own.)
+    subject.hears_armed(&former);
+    subject.hands.run("d");
+    let by = Teller { disk: DiskId(u32::MAX), life: 1 };
+    let other = Allowance { by, lease: 1, until: Some(clock::now() + LONG) };
+    subject.port.allow(other.clone());
+    assert!(clock::now() >= soon || subject.hands.runs("d"), "ended before its time");
+    assert!(subject.hears_lapsed(1) >= soon, "ended before its time");
+    subject.hears_armed(&other);
+    assert!(!subject.hands.runs("d"));
     println!("a suite of a guard's life is over");
 }

@@ -69,6 +69,11 @@ pub enum Fault {
         /// Which of its processes.
         who: Who,
     },
+    /// The node's agent is killed; Kubernetes starts it again.
+    AgentKill {
+        /// Which node.
+        node: String,
+    },
     /// The node's libvirtd is stopped; its guests go on.
     LibvirtdStop {
         /// Which node.
@@ -146,6 +151,7 @@ impl Fault {
             | Self::Reboot { node }
             | Self::Cut { node, .. }
             | Self::Stall { node, .. }
+            | Self::AgentKill { node }
             | Self::LibvirtdStop { node }
             | Self::LibvirtdKill { node }
             | Self::Guest { node, .. }
@@ -174,6 +180,7 @@ impl Fault {
             Self::Reboot { .. } => "reboot",
             Self::Cut { .. } => "cut",
             Self::Stall { .. } => "stall",
+            Self::AgentKill { .. } => "agent",
             Self::LibvirtdStop { .. } | Self::LibvirtdKill { .. } => "libvirtd",
             Self::Guest { .. } => "guest",
             Self::DiskFull { .. } => "disk-full",
@@ -209,6 +216,7 @@ impl fmt::Display for Fault {
                 };
                 write!(f, "stall of {who} on {node}")
             }
+            Self::AgentKill { node } => write!(f, "kill of the agent on {node}"),
             Self::LibvirtdStop { node } => write!(f, "stop of libvirtd on {node}"),
             Self::LibvirtdKill { node } => write!(f, "kill of libvirtd on {node}"),
             Self::Guest { node, vm: None } => write!(f, "kill of a guest on {node}"),
@@ -239,6 +247,7 @@ impl Lab {
             Fault::Reboot { node } => self.fire_reboot(node),
             Fault::Cut { node, one_way, from } => self.fire_cut(node, *one_way, from),
             Fault::Stall { node, who } => self.fire_stall(node, *who),
+            Fault::AgentKill { node } => self.fire_agent_kill(node),
             Fault::LibvirtdStop { node } => self.fire_libvirtd_stop(node),
             Fault::LibvirtdKill { node } => self.fire_libvirtd_kill(node),
             Fault::Guest { node, vm } => self.fire_guest(node, vm.as_deref()),
@@ -272,9 +281,10 @@ impl Lab {
             Fault::LibvirtdStop { node } => self.undo_libvirtd_stop(node),
             Fault::DiskFull { node } => self.undo_disk_full(node),
             Fault::ApiServer => self.undo_api_server(),
-            Fault::LibvirtdKill { .. } | Fault::Guest { .. } | Fault::Upgrade => {
-                Ok(format!("{fault}: nothing to undo"))
-            }
+            Fault::AgentKill { .. }
+            | Fault::LibvirtdKill { .. }
+            | Fault::Guest { .. }
+            | Fault::Upgrade => Ok(format!("{fault}: nothing to undo")),
         }
     }
 

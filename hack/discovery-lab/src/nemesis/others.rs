@@ -1,10 +1,16 @@
 //! Faults of daemons, guests, the API server, and an upgrade: little more than what the lab could do before.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 
-use super::{Fired, inside};
+use super::{
+    Fired,
+    inside::{self, Inside},
+};
 use crate::{
     control_plane,
     error::{LabError, Result},
@@ -52,13 +58,37 @@ impl Lab {
         Ok(Fired::new(format!("killed {before:?}; the node has started {now:?}")))
     }
 
+    pub(super) fn fire_agent_kill(&self, name: &str) -> Result<Fired> {
+        let before = self.agent_processes(name)?;
+        if before.is_empty() {
+            return Err(LabError::NoAgent(name.into()));
+        }
+        let at = Instant::now();
+        before.iter().for_each(|pid| signal(*pid, Signal::KILL));
+        let mut now = BTreeSet::new();
+        wait_for(&format!("another agent on {name}"), REPLACED_WITHIN, "see its pod", || {
+            now = self.agent_processes(name).unwrap_or_default();
+            !now.is_empty() && now.is_disjoint(&before)
+        })?;
+        let took = at.elapsed().as_secs_f64();
+        Ok(Fired::new(format!("killed {before:?}; {now:?} was there after {took:.1} s")))
+    }
+
+    fn agent_processes(&self, name: &str) -> Result<BTreeSet<i32>> {
+        self.processes_of(name, |one| one.is_discovery("agent"))
+    }
+
     fn libvirtds(&self, name: &str) -> Result<BTreeSet<i32>> {
+        self.processes_of(name, |one| one.program() == "libvirtd")
+    }
+
+    fn processes_of(&self, name: &str, are: fn(&Inside) -> bool) -> Result<BTreeSet<i32>> {
         let node = self.node(name)?;
         if node.init().is_none() {
             return Err(LabError::NodeIsOff(name.into()));
         }
         let all = inside::processes(&node);
-        let ours = all.iter().filter(|one| one.program() == "libvirtd" && !one.has_ended());
+        let ours = all.iter().filter(|one| are(one) && !one.has_ended());
         Ok(ours.map(|process| process.pid).collect())
     }
 
