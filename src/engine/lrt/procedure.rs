@@ -319,7 +319,7 @@ impl Procedure {
         }
         match result {
             Ok(lease) => leases.insert(from.clone(), lease),
-            Err(_) if has(Bug::HalfPlaced) => {
+            Err(_) if has(Bug::HalfPlaced) && assignment.values().any(|node| node != from) => {
                 assignment.retain(|_, node| node != from);
                 None
             }
