@@ -68,7 +68,8 @@ pub struct DomainSeen {
     pub epoch: u64,
     /// The definition it was made from, from the metadata.
     pub revision: i64,
-    /// What it takes of its host while it runs; nothing where that cannot be read.
+    /// What it takes of its host while it runs; nothing where that cannot be read. Peers are not told.
+    #[serde(skip)]
     pub size: Resources,
     /// Its state.
     pub state: DomainState,

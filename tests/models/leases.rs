@@ -435,19 +435,20 @@ impl Model for Leases {
             properties.push(if self.plan.begins == Begins::Running {
                 Property::sometimes(BACK, |model: &Self, s| {
                     let machine = &model.holder(s).machine;
-                    machine.vm == Vm::On && machine.bound == 1 && s.starts > 0
+                    machine.vm == Vm::On && nth(machine.bound) == 1 && s.starts > 0
                 })
             } else {
                 Property::sometimes(ANEW, |model: &Self, s| {
                     let machine = &model.holder(s).machine;
-                    machine.vm == Vm::On && machine.bound > 1
+                    machine.vm == Vm::On && nth(machine.bound) > 1
                 })
             });
         }
         if self.plan.flaw.is_none() && self.plan.begins != Begins::Running {
             properties.push(Property::sometimes(IN_TIME, |model: &Self, s| {
                 let node = model.holder(s);
-                node.machine.cut_short && node.tenant.newest().is_some_and(|lease| lease.epoch > 1)
+                node.machine.cut_short
+                    && node.tenant.newest().is_some_and(|lease| nth(lease.epoch) > 1)
             }));
         }
         properties
@@ -475,4 +476,9 @@ impl Model for Leases {
             Event::Restarts(node) => format!("{}: restarts", name(*node)),
         }
     }
+}
+
+/// Which of its disk's epochs it is.
+fn nth(epoch: u64) -> u64 {
+    epoch & u64::from(u32::MAX)
 }
