@@ -241,3 +241,33 @@ fn what_an_agent_let_run_that_has_lost_its_records_has_ended_before_it_runs_else
         assert_eq!((world.running().len(), &world.broken), (1, &vec![]), "seed {seed}");
     }
 }
+
+/// It went with the memory that it had, and the target had promised what was declared since.
+#[test]
+fn a_vm_that_is_made_smaller_as_it_is_to_leave_brings_no_more_than_was_promised() {
+    let (mut left, large, small) = (0, spec(3, 2), spec(3, 1));
+    for step in 0..24 {
+        let mut world = world(3, step);
+        let uid = apply(&mut world, "uid", large.clone());
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+        world.run_for(Duration::from_secs(5));
+        let (_, node) = world.running().pop().expect("it runs");
+        world.declare_node(&node, |declared| declared.maintenance = true);
+        // They leave one after the other, and meanwhile none is restarted to follow a change.
+        world.run_for(Duration::from_millis(200 + step * 100));
+        apply(&mut world, "uid", small.clone());
+        for _ in 0..SOON.as_millis() / 50 {
+            world.run_for(Duration::from_millis(50));
+            for name in world.names() {
+                let engine = world.engine(&name).expect("it runs");
+                let gave = engine.view().vms.iter().map(|vm| vm.record.held().memory).sum::<u64>();
+                let host = world.host(&name).expect("it is there");
+                let used = host.running().map(|(_, size)| size.memory).sum::<u64>();
+                assert!(used <= gave, "step {step}: {name} gave {gave}, and {used} is in use");
+            }
+        }
+        left += world.running().iter().filter(|(_, on)| *on != node).count();
+        assert_eq!(world.broken, vec![], "step {step}");
+    }
+    assert_eq!(left, 24 * 3);
+}

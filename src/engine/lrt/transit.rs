@@ -87,6 +87,18 @@ impl Vmh {
         }
     }
 
+    /// One that still runs at a former, larger size does not go: what its target has promised is for the size that is declared.
+    pub(super) fn stay_while_larger(&mut self) {
+        let leaves = self.record.goal == VmGoal::Run
+            && matches!(self.record.transit, Transit::Leaving { .. })
+            && self.moved == MoveProgress::Open
+            && self.in_flight.is_none();
+        let larger = self.record.running.is_some_and(|running| !self.size().holds(&running));
+        if leaves && larger {
+            self.moved = MoveProgress::Stayed("still runs at its former, larger size".into());
+        }
+    }
+
     /// A migration that is no longer wanted is told to give up; it then ends by itself.
     pub(super) fn abort_if_called_off(&mut self, next_request: &mut u64, ctx: &mut Context) {
         let wanted = self.record.goal == VmGoal::Run

@@ -133,7 +133,7 @@ impl Vmh {
         }
     }
 
-    fn size(&self) -> Resources {
+    pub(super) fn size(&self) -> Resources {
         Resources::of(self.record.definition.cpus, self.record.definition.memory)
     }
 
@@ -277,6 +277,7 @@ impl Vmh {
     ) {
         self.abort_if_called_off(next_request, ctx);
         self.answer_halt();
+        self.stay_while_larger();
         if self.in_flight.is_some() || self.retry_at > ctx.now {
             return;
         }
