@@ -271,3 +271,25 @@ fn a_vm_that_is_made_smaller_as_it_is_to_leave_brings_no_more_than_was_promised(
     }
     assert_eq!(left, 24 * 3);
 }
+
+/// Its node had lost its records, said that it has nothing of it, and was believed.
+#[test]
+fn an_environment_is_not_released_while_a_node_without_its_records_runs_something_of_it() {
+    for seed in 0..8 {
+        let mut world = world(4, seed);
+        let uid = running(&mut world);
+        let (_, node) = world.running().pop().expect("it runs");
+        inflict(&mut world, FaultKind::Leave, &node, Duration::from_secs(2));
+        world.run_for(Duration::from_secs(5));
+        inflict(&mut world, FaultKind::Leave, &node, Duration::from_secs(1));
+        world.run_for(Duration::from_secs(3));
+        inflict(&mut world, FaultKind::LostRecords, &node, Duration::from_millis(300));
+        assert_eq!(world.running().len(), 1, "it runs on");
+        world.delete(&uid);
+        let released = |world: &World| world.api.get(&uid).is_none();
+        assert!(world.run_while_not(SOON * 3, released), "seed {seed}");
+        assert_eq!((world.running(), &world.broken), (vec![], &vec![]), "seed {seed}");
+        let left = world.host(&node).expect("it is there").list();
+        assert_eq!(left, vec![], "seed {seed}: no domain is left");
+    }
+}

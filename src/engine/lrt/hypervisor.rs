@@ -124,7 +124,12 @@ impl Lrt {
         result: Result<Option<DomainSeen>, Failure>,
         ctx: &mut Context,
     ) {
-        let Some(vmh) = self.vms.get_mut(id) else { return };
+        let Some(vmh) = self.vms.get_mut(id) else {
+            if matches!(result, Ok(None)) {
+                self.strays.remove(id);
+            }
+            return;
+        };
         self.dirty.insert(id.ve.clone());
         let outcome = vmh.done(request, result, ctx);
         if vmh.moved == MoveProgress::Left {

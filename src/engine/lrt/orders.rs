@@ -6,6 +6,7 @@ use super::vmh::Vmh;
 use super::{Lrt, solver};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
+use crate::engine::effect::{Action, HypervisorCommand};
 use crate::engine::id::VmId;
 use crate::engine::record::{Promise, Start, Transit, VmGoal, VmRecord};
 use crate::engine::spec::{Resources, VmDefinition};
@@ -35,7 +36,7 @@ impl Lrt {
         if self.vms.keys().any(|id| id.ve == order.ve) {
             self.orders.insert(order.ve.clone(), order.order);
             self.dirty.insert(order.ve);
-        } else {
+        } else if self.strays.keys().all(|id| id.ve != order.ve) {
             self.orders.remove(&order.ve);
             let (ve, order, handler) = (order.ve, order.order, order.handler);
             let (leaving, lease) = (self.is_leaving(), self.permit.newest.clone());
@@ -120,8 +121,12 @@ impl Lrt {
         let Some(stray) = self.strays.remove(id) else { return };
         let listed = order.vms.iter().find(|vm| vm.definition.id == *id);
         let Some(definition) = listed.or(order.vms.first()).map(|vm| vm.definition.clone()) else {
-            // Nothing of this environment is to be here, and its name is not known: the domain is left
-            // for people, who see it on the node's page.
+            // Nothing of this environment is to be here.
+            if self.commands_allowed() {
+                self.next_request += 1;
+                let (request, command) = (self.next_request, HypervisorCommand::Remove(id.clone()));
+                ctx.out.actions.push(Action::Hypervisor { request, command });
+            }
             self.strays.insert(id.clone(), stray);
             return;
         };
