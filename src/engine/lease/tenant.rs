@@ -173,10 +173,14 @@ impl Tenant {
         Teller { disk: self.own.disk, life: self.life }
     }
 
-    /// The lease that new VMs are bound to.
+    /// The lease that VMs are bound to from now on. One that guardians may prove to be over takes the place of one that lasts for
+    /// ever only once the guard has a deadline: its answers may be lost, while its guardians know of it.
     #[must_use]
     pub fn newest(&self) -> Option<Lease> {
-        let held = self.held.last()?;
+        let last = self.held.last()?;
+        let armed = self.armed_now().is_some_and(|armed| armed.lease >= last.epoch);
+        let free = self.held.iter().rfind(|held| held.guardians.is_empty());
+        let held = free.filter(|_| !armed).unwrap_or(last);
         let (holder, guardians) = (self.own.clone(), held.guardians.clone());
         Some(Lease { holder, epoch: held.epoch, guardians })
     }
@@ -504,6 +508,46 @@ mod tests {
 
     fn replica(number: u32) -> Replica {
         Replica { node: NodeName::from(format!("n{number}")), disk: DiskId(number) }
+    }
+
+    /// Its guardians knew of the new lease and could fence it, and the guard had never been told of an end.
+    #[test]
+    fn vms_are_bound_to_a_guarded_lease_once_the_guard_has_a_deadline() {
+        let guardians = vec![replica(2), replica(3), replica(4)];
+        let mut tenant = Tenant::recover(replica(1), 1, Times::default(), None);
+        let mut ctx = Context {
+            node: NodeName::from("n1"),
+            now: at(10),
+            rng: ChaCha8Rng::seed_from_u64(1),
+            out: Effects::default(),
+            loopback: Vec::new(),
+            lapsed: false,
+        };
+        tenant.guard(&GuardInput::Connected { watchdog: None }, false, &mut ctx);
+        tenant.wake(Some(&[]), Some(0), &mut ctx);
+        let free = tenant.newest().expect("a lease that nobody guards");
+        assert_eq!(free.guardians, vec![]);
+        let told = tenant.told.clone().expect("the guard is told");
+        tenant.guard(&GuardInput::Armed(told), false, &mut ctx);
+        ctx.now = at(12);
+        tenant.wake(Some(&guardians), Some(free.epoch), &mut ctx);
+        assert_eq!(tenant.report(at(12)).guardians.len(), 3, "there is another one");
+        assert_eq!(tenant.newest(), Some(free.clone()), "nobody has answered");
+        for guardian in &guardians {
+            let said = Said::Renewed { life: 1, sent: at(12) };
+            let message = LeaseMessage {
+                guardian: guardian.disk,
+                holder: replica(1),
+                epoch: free.epoch + 1,
+                said,
+            };
+            tenant.hear(&guardian.node, &message, &mut ctx);
+        }
+        assert_eq!(tenant.newest(), Some(free.clone()), "the guard has not said that it knows");
+        let told = tenant.told.clone().expect("the guard is told");
+        assert_eq!(told.until, Some(at(12) + Times::default().lease));
+        tenant.guard(&GuardInput::Armed(told), false, &mut ctx);
+        assert_eq!(tenant.newest().map(|lease| lease.epoch), Some(free.epoch + 1));
     }
 
     /// A late answer, after the machine has booted: its clock has begun anew, and may show that time once more.
