@@ -50,7 +50,8 @@ pub enum JournalError {
     /// The file cannot be read.
     #[error(
         "the journal {path} is damaged: {reason}. Keep a copy of it; restore the file from a backup, or move it \
-         away: the agent then begins with nothing, and reports this node's guests as strays instead of running them"
+         away: the agent then begins with nothing. It is another one to its peers, and does not run this node's guests: with \
+         failover its guard ends them, else they are strays until their environment's handler says what is to become of them"
     )]
     Damaged {
         /// The file.

@@ -510,19 +510,23 @@ mod tests {
         Replica { node: NodeName::from(format!("n{number}")), disk: DiskId(number) }
     }
 
-    /// Its guardians knew of the new lease and could fence it, and the guard had never been told of an end.
-    #[test]
-    fn vms_are_bound_to_a_guarded_lease_once_the_guard_has_a_deadline() {
-        let guardians = vec![replica(2), replica(3), replica(4)];
-        let mut tenant = Tenant::recover(replica(1), 1, Times::default(), None);
-        let mut ctx = Context {
+    fn context() -> Context {
+        Context {
             node: NodeName::from("n1"),
             now: at(10),
             rng: ChaCha8Rng::seed_from_u64(1),
             out: Effects::default(),
             loopback: Vec::new(),
             lapsed: false,
-        };
+        }
+    }
+
+    /// Its guardians knew of the new lease and could fence it, and the guard had never been told of an end.
+    #[test]
+    fn vms_are_bound_to_a_guarded_lease_once_the_guard_has_a_deadline() {
+        let guardians = vec![replica(2), replica(3), replica(4)];
+        let mut tenant = Tenant::recover(replica(1), 1, Times::default(), None);
+        let mut ctx = context();
         tenant.guard(&GuardInput::Connected { watchdog: None }, false, &mut ctx);
         tenant.wake(Some(&[]), Some(0), &mut ctx);
         let free = tenant.newest().expect("a lease that nobody guards");
@@ -556,14 +560,7 @@ mod tests {
         let guardians = vec![replica(2), replica(3), replica(4)];
         let kept = OwnLeases { newest: 2, held: vec![(2, guardians.clone())], away: false };
         let mut tenant = Tenant::recover(replica(1), 7, Times::default(), Some(kept));
-        let mut ctx = Context {
-            node: NodeName::from("n1"),
-            now: at(10),
-            rng: ChaCha8Rng::seed_from_u64(1),
-            out: Effects::default(),
-            loopback: Vec::new(),
-            lapsed: false,
-        };
+        let mut ctx = context();
         let mut answer = |tenant: &mut Tenant, life| {
             for guardian in &guardians {
                 let said = Said::Renewed { life, sent: at(9) };

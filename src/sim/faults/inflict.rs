@@ -93,17 +93,7 @@ impl World {
                 self.lose_disk(node);
                 Some(Over::Away(node.clone()))
             }
-            FaultKind::LostRecords => {
-                if self.engine(node).is_none() {
-                    return false;
-                }
-                self.kill_agent(node);
-                if let Some(node) = self.nodes.get_mut(node) {
-                    node.disk.clear();
-                }
-                self.check_all_remembered();
-                Some(Over::Away(node.clone()))
-            }
+            FaultKind::LostRecords => self.lose_records(node),
             FaultKind::Torn => self.will_tear(node, lasts, rng),
             FaultKind::Stall => self.stall(node),
             FaultKind::Freeze => {
@@ -123,14 +113,7 @@ impl World {
             | FaultKind::Late => Some(self.worsen(kind, node, rng)),
             FaultKind::Clock => return self.set_clock(node, rng),
             FaultKind::SlowDisk | FaultKind::FullDisk => self.spoil_disk(kind, node, rng),
-            FaultKind::Hypervisor => {
-                let boot = self.lives(node).map_or(0, |(boot, _)| boot);
-                let host = self.host_mut(node).filter(|host| !host.stalled);
-                host.map(|host| {
-                    host.stalled = true;
-                    Over::Hypervisor(node.clone(), boot)
-                })
-            }
+            FaultKind::Hypervisor => self.stall_hypervisor(node),
             FaultKind::ApiAway => {
                 if self.api.away {
                     return false;
@@ -188,8 +171,8 @@ impl World {
             }
             Over::FullDisk(name) => self.disk_has_room(&name),
             Over::Hypervisor(name, boot) => {
-                let now = self.nodes.get_mut(&name).filter(|node| node.boot == boot);
-                let Some(node) = now else { return };
+                let node = self.nodes.get_mut(&name).filter(|node| node.boot == boot);
+                let Some(node) = node else { return };
                 node.host.stalled = false;
                 for command in std::mem::take(&mut node.commands) {
                     self.push(Duration::ZERO, command);
@@ -226,6 +209,20 @@ impl World {
             node.host.wipe();
         }
         self.check_all_remembered();
+    }
+
+    fn lose_records(&mut self, name: &NodeName) -> Option<Over> {
+        self.engine(name)?;
+        self.kill_agent(name);
+        self.nodes.get_mut(name)?.disk.clear();
+        self.check_all_remembered();
+        Some(Over::Away(name.clone()))
+    }
+
+    fn stall_hypervisor(&mut self, name: &NodeName) -> Option<Over> {
+        let node = self.nodes.get_mut(name).filter(|node| !node.host.stalled)?;
+        node.host.stalled = true;
+        Some(Over::Hypervisor(name.clone(), node.boot))
     }
 
     fn will_tear(
