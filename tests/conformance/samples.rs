@@ -150,7 +150,8 @@ fn seen(state: DomainState) -> DomainSeen {
         uuid: "0e3f1b8a-0000-5000-8000-000000000001".to_owned(),
         epoch: 4,
         revision: 2,
-        size: Resources { cpu_milli: 1000, memory: 1 << 30 },
+        // Peers are not told.
+        size: Resources::default(),
         state,
         edited: Some("memory".to_owned()),
     }
