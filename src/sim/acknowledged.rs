@@ -53,7 +53,7 @@ impl World {
     }
 
     /// Every disk that is there, and what it keeps of an environment.
-    fn keepers(&self, ve: &VeUid) -> Vec<(Replica, Option<&Acceptor>)> {
+    pub(super) fn keepers(&self, ve: &VeUid) -> Vec<(Replica, Option<&Acceptor>)> {
         let key = RecordKey::Register(ve.clone());
         let mut keepers = Vec::new();
         for (name, node) in &self.nodes {
@@ -68,15 +68,18 @@ impl World {
         keepers
     }
 
-    /// A majority of the disks that were to keep a record is gone, and none has been written.
-    pub(super) fn has_lost_one_unborn(&self) -> bool {
+    /// A majority of the disks that are to keep some record is gone: of those that the newest one names, or of the first ones. Where
+    /// a change of the set is not over, the ones before can take it back.
+    pub(super) fn has_lost_a_record(&self) -> bool {
         self.api.objects().any(|object| {
-            let set = ReplicaSet::of(object.declared.replica_set.clone());
             let keepers = self.keepers(&object.declared.uid);
-            let there = keepers.iter().map(|(replica, _)| replica.clone()).collect();
-            let unborn =
-                keepers.iter().all(|(_, kept)| kept.is_none_or(|kept| kept.accepted.is_none()));
-            !set.members.is_empty() && unborn && !set.is_decided_by(&there)
+            let accepted = keepers.iter().filter_map(|(_, kept)| (*kept)?.accepted.as_ref());
+            let newest =
+                accepted.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, record)| record.set.clone());
+            let set = newest.unwrap_or_else(|| ReplicaSet::of(object.declared.replica_set.clone()));
+            let there = |replica: &Replica| keepers.iter().any(|(kept, _)| kept == replica);
+            let deciding = if set.leaving.is_empty() { &set.members } else { &set.leaving };
+            !deciding.is_empty() && !is_majority(deciding, there)
         })
     }
 

@@ -14,6 +14,7 @@ use crate::engine::host::StopCause;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
 use crate::engine::input::Input;
 use crate::engine::record::{Kept, Start, Transit};
+use crate::engine::replica::Replica;
 use crate::engine::spec::VmDefinition;
 use crate::engine::wire::{Message, Order, OrderedVm};
 
@@ -59,6 +60,47 @@ fn handlers(world: &World) -> usize {
     let handles =
         |name: &NodeName| world.engine(name).is_some_and(|engine| !engine.view().ves.is_empty());
     world.names().iter().filter(|name| handles(name)).count()
+}
+
+/// Its new members fell silent when they had been asked, and everything waited for them.
+#[test]
+fn a_change_of_the_set_is_taken_back_when_its_new_members_do_not_answer() {
+    for seed in 0..4 {
+        let mut world = world(5, seed);
+        let uid = running(&mut world);
+        let set = world.api.get(&uid).expect("it is there").declared.replica_set.clone();
+        let [handler, leaving @ ..] = set.as_slice() else { panic!("there are replicas") };
+        let is_new = |name: &NodeName| set.iter().all(|member| member.node != *name);
+        let new: Vec<NodeName> = world.names().into_iter().filter(is_new).collect();
+        for member in leaving {
+            world.declare_node(&member.node, |declared| declared.maintenance = true);
+        }
+        let epoch = |world: &World, member: &Replica| {
+            let keepers = world.keepers(&uid);
+            let (_, kept) = keepers.iter().find(|(replica, _)| replica == member)?;
+            let (_, record) = kept.as_ref()?.accepted.as_ref()?;
+            Some((record.set.epoch, !record.set.leaving.is_empty()))
+        };
+        for name in &new {
+            world.network.cut(name, &handler.node);
+        }
+        let changes = |world: &World| epoch(world, handler) == Some((1, true));
+        assert!(world.run_while_not(SOON, changes), "the fault fired, seed {seed}");
+        let back = |world: &World| epoch(world, handler).is_some_and(|(epoch, _)| epoch >= 2);
+        assert!(world.run_while_not(SOON, back), "seed {seed}");
+        world.apply(&uid, &crate::engine::id::VeName::new("default", "uid"), spec(2, 1));
+        let whole = |world: &World| world.running().len() == 2 && is_ready(world, &uid);
+        assert!(world.run_while_not(SOON, whole), "changes are taken, seed {seed}");
+        for name in &new {
+            world.network.join(name, &handler.node);
+        }
+        let moved = |world: &World| {
+            let newest = epoch(world, handler);
+            newest.is_some_and(|(epoch, joint)| epoch >= 4 && !joint)
+        };
+        assert!(world.run_while_not(SOON, moved), "it changes when they answer, seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
 }
 
 /// It had nothing to propose, so that nobody refused it anything, and it went on as the handler beside the one that had taken over.

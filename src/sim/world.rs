@@ -390,7 +390,7 @@ impl World {
     #[must_use]
     pub fn has_lost_some(&self) -> bool {
         self.acknowledged.has_lost_some()
-            || self.has_lost_one_unborn()
+            || self.has_lost_a_record()
             || self.has_lease_beyond_proof()
     }
 
@@ -412,7 +412,7 @@ impl World {
 
     /// Every watcher sees an object, each at its own time.
     pub(super) fn show(&mut self, seen: VeDeclared) {
-        if self.api.away || self.api.keeps_from_watches(&seen.uid) {
+        if self.api.keeps_from_watches(&seen.uid) || self.api.away {
             return;
         }
         for watcher in self.api.watchers.clone() {

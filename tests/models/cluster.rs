@@ -36,6 +36,8 @@ const GOES_ON: &str = "sometimes: another handler goes on with what the first ha
 const FINISHES: &str = "sometimes: a handler has a value chosen that another has only proposed";
 const ARRIVED: &str =
     "sometimes: the set has changed, and the next change is chosen by the new set";
+const TAKEN_BACK: &str =
+    "sometimes: a change of the set was taken back, and the next change is chosen by the old set";
 
 /// How much can happen.
 #[derive(Clone, Default)]
@@ -58,6 +60,8 @@ pub struct Plan {
     pub cut: Vec<(usize, usize)>,
     /// The sets that a handler may change to, once each.
     pub sets: Vec<[usize; 3]>,
+    /// How often a handler may take back a change of the set that is not chosen.
+    pub take_backs: u8,
     /// What is wrong with this world.
     pub flaw: Option<Flaw>,
 }
@@ -89,6 +93,7 @@ pub struct State {
 struct Happened {
     declared: u8,
     sets: u8,
+    take_backs: u8,
     take_overs: u8,
     restarts: u8,
     lost_disks: u8,
@@ -103,6 +108,7 @@ pub enum Event {
     Restarts(usize),
     LosesDisk(usize),
     ChangesSet { node: usize, number: usize },
+    TakesSetBack(usize),
 }
 
 /// What an event has led to.
@@ -220,6 +226,7 @@ impl Cluster {
                 let own = |member: &usize| self.nodes.get(state.nodes[*member]).own().clone();
                 agent.change_set(members.map(own).collect());
             }
+            Event::TakesSetBack(_) => agent.take_back_set(),
         }
         Arc::new(self.done(agent))
     }
@@ -277,6 +284,9 @@ impl Model for Cluster {
             if here.registers.read(&ve()).is_some() {
                 let sets = open(happened.sets, plan.sets.len());
                 events.extend(sets.map(|number| Event::ChangesSet { node, number }));
+                if happened.take_backs < plan.take_backs {
+                    events.push(Event::TakesSetBack(node));
+                }
             }
             if plan.spared.contains(&node) {
                 continue;
@@ -299,7 +309,8 @@ impl Model for Cluster {
         | Event::ChangesSet { node, .. }
         | Event::TakesOver(node)
         | Event::Restarts(node)
-        | Event::LosesDisk(node)) = event;
+        | Event::LosesDisk(node)
+        | Event::TakesSetBack(node)) = event;
         let outcome = self.outcome(before, node, event);
         let changes = outcome.node != before.nodes[node];
         let says = outcome.said.iter().any(|letter| !before.said.has(*letter));
@@ -309,12 +320,13 @@ impl Model for Cluster {
             // One that has nothing new to say does not take over.
             Event::TakesOver(_) if !says => return None,
             Event::Hears { .. } if !changes && !says => return None,
-            Event::Restarts(_) if !changes => return None,
+            Event::Restarts(_) | Event::TakesSetBack(_) if !changes => return None,
             Event::Hears { .. } => {}
             Event::Declared { number, .. } => happened.declared |= 1 << number,
             Event::TakesOver(_) => happened.take_overs += 1,
             Event::Restarts(_) => happened.restarts += 1,
             Event::LosesDisk(_) => happened.lost_disks += 1,
+            Event::TakesSetBack(_) => happened.take_backs += 1,
             Event::ChangesSet { number, .. } => happened.sets |= 1 << number,
         }
         outcome.said.iter().for_each(|letter| state.said.add(*letter));
@@ -355,6 +367,10 @@ impl Model for Cluster {
             let arrived = |model: &Self, s: &State| model.verdict(s).arrived;
             properties.push(Property::sometimes(ARRIVED, arrived));
         }
+        if self.plan.flaw.is_none() && self.plan.take_backs > 0 {
+            let taken_back = |model: &Self, s: &State| model.verdict(s).taken_back;
+            properties.push(Property::sometimes(TAKEN_BACK, taken_back));
+        }
         properties
     }
 
@@ -368,6 +384,7 @@ impl Model for Cluster {
             Event::TakesOver(node) => format!("{}: takes over", name(*node)),
             Event::Restarts(node) => format!("{}: restarts", name(*node)),
             Event::LosesDisk(node) => format!("{}: comes back with an empty disk", name(*node)),
+            Event::TakesSetBack(node) => format!("{}: takes the new set back", name(*node)),
             Event::ChangesSet { node, number } => {
                 let members = self.plan.sets[*number].map(name);
                 format!("{}: changes the set to {members:?}", name(*node))

@@ -14,6 +14,7 @@ pub struct Value {
     pub changes: Vec<NodeName>,
     pub epoch: u64,
     pub joint: bool,
+    pub members: Vec<NodeName>,
 }
 
 /// What those outside have seen.
@@ -36,6 +37,7 @@ pub struct Verdict {
     pub goes_on: bool,
     pub finishes: bool,
     pub arrived: bool,
+    pub taken_back: bool,
 }
 
 impl History {
@@ -66,7 +68,12 @@ impl History {
         let first = with.next();
         let mut later = values.iter().skip_while(|value| value.epoch < 2 || value.joint);
         let arrived = later.next();
+        let same = |value: &&&Value| value.members == values[0].members && !value.joint;
+        let mut back = values.iter().filter(|value| value.epoch >= 2).filter(same);
+        let taken_back =
+            back.next().is_some_and(|at| back.any(|value| value.changes.len() > at.changes.len()));
         Verdict {
+            taken_back,
             one_history: !self.forked && values.windows(2).all(grows),
             nothing_lost: self.acknowledged.iter().all(has),
             in_order: values.iter().all(in_order),

@@ -128,6 +128,10 @@ impl Agent {
         });
     }
 
+    pub fn take_back_set(&mut self) {
+        self.held_back(|registers| registers.take_back_set(&ve()));
+    }
+
     fn held_back(&mut self, act: impl FnOnce(&mut Registers)) {
         act(&mut self.node.registers);
         self.node.registers.propose(&ve(), &mut self.ctx);
@@ -145,7 +149,9 @@ impl Agent {
             let Message::Register(message) = &**message else { return None };
             let Said::Propose { ballot, record } = &message.said else { return None };
             let (epoch, joint) = (record.set.epoch, !record.set.leaving.is_empty());
-            Some((ballot.clone(), Value { changes: changes(record).clone(), epoch, joint }))
+            let members = record.set.members.iter().map(|member| member.node.clone()).collect();
+            let changes = changes(record).clone();
+            Some((ballot.clone(), Value { changes, epoch, joint, members }))
         })
     }
 

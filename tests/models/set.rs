@@ -18,6 +18,13 @@ fn replaced() -> Plan {
     }
 }
 
+/// The handler n1 replaces n2, which nobody hears, by n4, and takes that back while it is under way; n3 has a change to make, too.
+fn taken_back() -> Plan {
+    let (declared, cut) = (vec![(0, 1), (2, 2)], vec![(0, 1), (1, 2)]);
+    let (take_overs, restarts) = (0, 0);
+    Plan { declared, cut, take_overs, restarts, take_backs: 1, ..replaced() }
+}
+
 /// The keeper n3 comes back with an empty disk, and n1 takes it into the set as what it is now. Changes come to n1 and n2.
 fn emptied() -> Plan {
     Plan {
@@ -35,6 +42,11 @@ fn emptied() -> Plan {
 fn a_set_that_changes_while_handlers_change_loses_and_forks_nothing() {
     let plan = if large() { replaced() } else { Plan { take_overs: 0, restarts: 0, ..replaced() } };
     holds("set, a member is replaced", Cluster::new(plan));
+}
+
+#[test]
+fn a_change_of_the_set_that_is_taken_back_loses_and_forks_nothing() {
+    holds("set, a change is taken back", Cluster::new(taken_back()));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::gateway::REPLICAS;
+use super::register::ballot::ReplicaSet;
 use super::veh::{Rooms, Veh};
 use crate::engine::context::Context;
 use crate::engine::id::NodeName;
@@ -16,6 +17,10 @@ use crate::engine::time::Instant;
 const REPLACE_AFTER: Duration = Duration::from_secs(60);
 /// One that is silent and not one of us any more (its `PhysicalNode` was deleted) is replaced after this time.
 const REPLACE_REMOVED_AFTER: Duration = Duration::from_secs(5);
+/// A change of the set that is not chosen by then is taken back.
+const TAKE_BACK_AFTER: Duration = Duration::from_secs(5);
+/// The next change is not tried before.
+const CHANGE_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// What a handler knows of the members of its replica set.
 #[derive(Debug, Default)]
@@ -24,6 +29,8 @@ pub struct Keepers {
     /// Nodes whose disk is another one now.
     lost: BTreeSet<NodeName>,
     look_at: Option<Instant>,
+    /// A change was taken back: the next one is not tried before.
+    not_before: Option<Instant>,
 }
 
 impl Keepers {
@@ -31,6 +38,10 @@ impl Keepers {
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
         self.look_at
+    }
+
+    fn look_soon(&mut self, at: Instant) {
+        self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
     }
 }
 
@@ -55,17 +66,37 @@ impl Veh {
                 [REPLACE_REMOVED_AFTER, REPLACE_AFTER].map(|after| *since + after)
             });
         self.keepers.look_at = due.filter(|at| *at > ctx.now).min();
-        if !record.set.leaving.is_empty() || record.declared.deleting {
+        if !record.set.leaving.is_empty() {
+            let set = record.set.clone();
+            return self.take_back_set(&set, rooms, ctx.now);
+        }
+        if record.declared.deleting {
             return;
+        }
+        if let Some(at) = self.keepers.not_before.filter(|at| *at > ctx.now) {
+            return self.keepers.look_soon(at);
         }
         let stays = |member: &Replica| self.stays(member, rooms, ctx.now);
         let kept: Vec<Replica> = members.iter().filter(|m| stays(m)).cloned().collect();
         let wanted = self.best_set(record, &kept, rooms);
         // The new set must be able to decide at once, and so must the old one.
-        let live = |replica: &Replica| rooms.is_live(&replica.node);
-        if wanted != members && is_majority(&wanted, live) && is_majority(&members, live) {
+        let there = |replica: &Replica| rooms.is_there(replica);
+        if wanted != members && is_majority(&wanted, there) && is_majority(&members, there) {
             rooms.registers.change(&self.ve, |record| record.set.change_to(wanted));
             self.keepers.lost.clear();
+        }
+    }
+
+    /// A change of the set whose new members do not answer is taken back before it is chosen: the old ones decide again.
+    fn take_back_set(&mut self, set: &ReplicaSet, rooms: &mut Rooms<'_>, now: Instant) {
+        let due = rooms.registers.waits_since(&self.ve).unwrap_or(now) + TAKE_BACK_AFTER;
+        if due > now {
+            self.keepers.look_soon(due);
+        } else if is_majority(&set.leaving, |replica| rooms.is_there(replica)) {
+            rooms.registers.take_back_set(&self.ve);
+            self.keepers.not_before = Some(now + CHANGE_AGAIN_AFTER);
+        } else {
+            self.keepers.look_soon(now + TAKE_BACK_AFTER);
         }
     }
 

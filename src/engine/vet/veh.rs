@@ -22,7 +22,7 @@ use crate::engine::lease::fence::Fences;
 use crate::engine::lrt::Lrt;
 use crate::engine::lrt::procedure::{Aim, Ended, Leases, Request};
 use crate::engine::record::{Placement, Start, VeRecord};
-use crate::engine::replica::DiskId;
+use crate::engine::replica::{DiskId, Replica};
 use crate::engine::report::{FailoverStep, VeReport, VmObserved, VmPhase};
 use crate::engine::time::Instant;
 use crate::engine::wire::OrderedVm;
@@ -101,6 +101,11 @@ impl Rooms<'_> {
     /// Whether a node is this one, or is believed alive.
     pub(super) fn is_live(&self, node: &NodeName) -> bool {
         self.registers.own().node == *node || self.dnt.is_live(node)
+    }
+
+    /// This replica answers, with the disk that is meant.
+    pub(super) fn is_there(&self, replica: &Replica) -> bool {
+        self.registers.own() == replica || self.dnt.is_there(replica)
     }
 
     /// The zone of a node that answers, or of this one, which is `own`; empty if it has none, or is silent.

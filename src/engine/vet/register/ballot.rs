@@ -92,6 +92,13 @@ impl ReplicaSet {
         }
     }
 
+    /// The members before are the members again. Safe only for the one who has proposed the change, in the same turn, and before it
+    /// was chosen: nobody has proposed a value yet that the new members decide alone.
+    pub fn take_back(&mut self) {
+        self.epoch += 1;
+        self.members = std::mem::take(&mut self.leaving);
+    }
+
     /// The change is chosen.
     pub fn arrive(&mut self) {
         self.epoch += 1;

@@ -196,6 +196,13 @@ impl Registers {
         }
     }
 
+    /// Takes back a change of the set that this agent has proposed and that is not chosen.
+    pub fn take_back_set(&mut self, ve: &VeUid) {
+        if let Some(proposer) = self.proposed.get_mut(ve) {
+            proposer.take_back_set();
+        }
+    }
+
     /// A gateway declares an environment whose handler this agent is to be, unless it knows of another that is alive: then
     /// that one is returned.
     pub fn declare(

@@ -170,6 +170,18 @@ impl Proposer {
         true
     }
 
+    /// Takes back a change of the set that is proposed and not chosen. Whoever proposes after this needs a majority of the old
+    /// members as before, and so learns of it.
+    pub fn take_back_set(&mut self) {
+        let Stage::Leading(lead) = &mut self.stage else { return };
+        let is_open = |flight: &Flight| !flight.chosen && flight.record.set == lead.record.set;
+        let changes = lead.base.leaving.is_empty() && !lead.record.set.leaving.is_empty();
+        if changes && lead.flight.as_ref().is_some_and(is_open) {
+            lead.record.set.take_back();
+            lead.version += 1;
+        }
+    }
+
     /// Keeps something back until all that has been changed is chosen.
     pub fn hold(&mut self, held: Held) {
         let Stage::Leading(lead) = &self.stage else { return };
@@ -195,9 +207,12 @@ impl Proposer {
     /// Proposes what has changed, unless something is under way.
     pub fn propose(&mut self, ctx: &mut Context) {
         let Stage::Leading(lead) = &mut self.stage else { return };
-        let under_way = lead.flight.as_ref().is_some_and(|flight| !flight.chosen);
+        let taken_back = |flight: &Flight| {
+            !flight.record.set.leaving.is_empty() && lead.record.set.leaving.is_empty()
+        };
+        let waits = |flight: &Flight| !flight.chosen && !taken_back(flight);
         let first = lead.flight.is_none();
-        if under_way || (lead.version == lead.chosen && !first) {
+        if lead.flight.as_ref().is_some_and(waits) || (lead.version == lead.chosen && !first) {
             return;
         }
         let step = lead.flight.as_ref().map_or(1, |flight| flight.step + 1);
@@ -343,13 +358,20 @@ impl Proposer {
             return Progress::None;
         }
         let Stage::Leading(lead) = &mut self.stage else { return Progress::None };
-        let Lead { base, flight: Some(flight), .. } = &mut **lead else { return Progress::None };
+        let Lead { base, chosen, flight: Some(flight), .. } = &mut **lead else {
+            return Progress::None;
+        };
         if ballot.step != flight.step {
             return Progress::None;
         }
         flight.accepted.insert(by);
         let complete = flight.record.set.voices().all(|voice| flight.accepted.contains(voice));
-        let decided = base.is_decided_by(&flight.accepted)
+        // What this turn itself has had chosen is known to any majority of its members; who asks those before them learns of them.
+        let before = match *chosen {
+            0 => base.clone(),
+            _ => ReplicaSet { leaving: Vec::new(), ..base.clone() },
+        };
+        let decided = before.is_decided_by(&flight.accepted)
             && flight.record.set.is_decided_by(&flight.accepted);
         if flight.chosen || !decided {
             self.quiet = self.quiet || (flight.chosen && complete);
