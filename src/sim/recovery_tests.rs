@@ -216,6 +216,27 @@ fn vms_wait_for_their_node_if_it_is_declared_so() {
 }
 
 #[test]
+fn vms_that_wait_for_their_node_wait_no_longer_when_that_is_not_declared_any_more() {
+    for seed in 0..4 {
+        let mut world = world(5, seed);
+        let waits = Recovery { on_node_crash: OnNodeCrash::Leave, ..Recovery::default() };
+        let uid = applied(&mut world, waits);
+        let (id, node) = member(&world, "web").expect("it runs");
+        world.power_off(&node);
+        world.run_for(SOON);
+        assert_eq!(phase(&world, &uid, &id), Some(VmPhase::Unknown), "the fault fired");
+        apply(&mut world, "shop", shop(Recovery::default()));
+        assert!(world.run_while_not(SOON, |world| starts(world).len() == 3), "seed {seed}");
+        assert!(!world.running().contains(&(id.clone(), node.clone())), "elsewhere");
+        world.start_agent(&node);
+        world.run_for(SOON);
+        assert!(is_ready(&world, &uid) && world.running().len() == 3, "seed {seed}");
+        assert!(world.host(&node).is_some_and(|host| host.guest(&id).is_none()), "no copy is left");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
+#[test]
 fn an_environment_is_restarted_whole_when_a_node_is_gone_or_was_if_it_is_declared_so() {
     for (seed, away) in
         [(1, SOON), (2, SOON), (3, Duration::from_secs(1)), (4, Duration::from_secs(1))]

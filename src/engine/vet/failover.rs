@@ -2,7 +2,9 @@
 //! its guardians has proven that its lease is over, so that none of them runs there any more (I1). Until then, and where
 //! nobody can prove it, they are waited for.
 
-use super::ledger::has_ended;
+use std::collections::BTreeMap;
+
+use super::ledger::{has_ended, owe};
 use super::moves::{self, Next};
 use super::status;
 use super::veh::{Rooms, Veh};
@@ -64,6 +66,53 @@ impl Veh {
             self.take_over_from(node, rooms, ctx);
         }
         self.note_silent(&silent, rooms, ctx);
+        self.free_those_that_wait(rooms, ctx);
+    }
+
+    /// VMs that waited for their node, as declared, and by now are not to: nothing of them runs there, as no lease binds them.
+    fn free_those_that_wait(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let gone = |node: &NodeName| !record.leases.contains_key(node) && !rooms.is_live(node);
+        let free = record.placements.iter().filter(|(id, placement)| {
+            let rests = placement.active && placement.moving.is_none();
+            rests && gone(&placement.node) && !stays_with_its_node(record, id)
+        });
+        let mut free_by_node: BTreeMap<NodeName, Vec<VmId>> = BTreeMap::new();
+        for (id, placement) in free {
+            free_by_node.entry(placement.node.clone()).or_default().push(id.clone());
+        }
+        for (node, ids) in free_by_node {
+            self.tell_failed_over(&node, &ids, rooms, ctx);
+            self.note_lost(&node, &ids, ctx.now);
+            rooms.registers.change(&self.ve, |record| {
+                record.placements.retain(|id, _| !ids.contains(id));
+                record.lost.extend(ids);
+                // What it has of them is removed when it is back.
+                owe(record, &node);
+            });
+            self.placing_may_go_on(ctx.now);
+        }
+    }
+
+    fn tell_failed_over(
+        &self,
+        node: &NodeName,
+        ids: &[VmId],
+        rooms: &Rooms<'_>,
+        ctx: &mut Context,
+    ) {
+        let Some(record) = rooms.registers.read(&self.ve) else { return };
+        let name = &record.declared.name;
+        let names: Vec<String> = ids.iter().map(|id| name.vm(id)).collect();
+        let message = format!(
+            "{node} is gone, and what ran there has ended for certain: {} of it placed anew: {}",
+            status::count(names.len()),
+            status::some(&names)
+        );
+        let told = |vm: &String| (format!("{}/{vm}", name.namespace), node.clone());
+        let step = FailoverStep::Proven;
+        let failover = Failover { step, vms: names.iter().map(told).collect() };
+        ctx.happened_in((&self.ve, name), true, "FailedOver", message, Some(failover));
     }
 
     fn take_over_from(&mut self, node: &NodeName, rooms: &mut Rooms<'_>, ctx: &mut Context) {
@@ -72,18 +121,8 @@ impl Veh {
         let here = record.placements.iter().filter(|(_, p)| p.node == *node && p.moving.is_none());
         let (stay, go): (Vec<VmId>, Vec<VmId>) =
             here.map(|(id, _)| id.clone()).partition(|id| stays_with_its_node(record, id));
-        let names = |ids: &[VmId]| ids.iter().map(|id| name.vm(id)).collect::<Vec<_>>();
         if !go.is_empty() {
-            let names = names(&go);
-            let message = format!(
-                "{node} is gone, and what ran there has ended for certain: {} of it placed anew: {}",
-                status::count(names.len()),
-                status::some(&names)
-            );
-            let told = |vm: &String| (format!("{}/{vm}", name.namespace), node.clone());
-            let step = FailoverStep::Proven;
-            let failover = Failover { step, vms: names.iter().map(told).collect() };
-            ctx.happened_in((&self.ve, &name), true, "FailedOver", message, Some(failover));
+            self.tell_failed_over(node, &go, rooms, ctx);
         }
         if !stay.is_empty() {
             let declared = record.declared.spec.recovery.on_node_crash == OnNodeCrash::Leave;
@@ -92,7 +131,8 @@ impl Veh {
             } else {
                 ("WaitsForDisks", "and the only copy of its disks wait for it to come back")
             };
-            let message = format!("{node} is gone; {} {waits}", status::some(&names(&stay)));
+            let names: Vec<String> = stay.iter().map(|id| name.vm(id)).collect();
+            let message = format!("{node} is gone; {} {waits}", status::some(&names));
             ctx.happened((&self.ve, &name), true, reason, message);
         }
         let whole = record.declared.spec.recovery.on_node_crash == OnNodeCrash::RestartVe;
