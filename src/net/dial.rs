@@ -22,7 +22,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A connection that lived this long was a success: the next pause is the first one again. A peer that
 /// does not know our key closes at once, and would otherwise be dialled ten times in a second.
-const STEADY: Duration = Duration::from_secs(2);
+pub(super) const STEADY: Duration = Duration::from_secs(2);
 /// Messages being written at a time; beyond it the rest waits in the queue, where it may be replaced.
 const WRITING: usize = 32;
 /// One message, from its stream's opening to its last byte given to QUIC.

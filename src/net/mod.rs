@@ -25,7 +25,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{
+    ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, IdleTimeout, TransportConfig,
+    VarInt,
+};
+use ring::hmac;
 use tokio::runtime::Handle;
 
 use crate::agent::ports::{InputSender, PeerIdentity, Peers, StrangerSender};
@@ -60,6 +64,8 @@ const IDLE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// First guess of a round trip: within one site. Only the first packets' repetition depends on it.
 const FIRST_ROUND_TRIP: Duration = Duration::from_millis(50);
+/// Length of a connection's id, bytes.
+const CONNECTION_ID: usize = 8;
 /// How long [`Overlay::close`] waits for peers to hear of it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -146,13 +152,9 @@ impl Overlay {
         server.incoming_buffer_size_total(accept::INCOMING_BYTES_TOTAL);
         let failed = |source| OverlayError::Listen { address: listen, source };
         let socket = std::net::UdpSocket::bind(listen).map_err(failed)?;
-        let endpoint = Endpoint::new(
-            EndpointConfig::default(),
-            Some(server),
-            socket,
-            Arc::new(quinn::TokioRuntime),
-        )
-        .map_err(failed)?;
+        let endpoint =
+            Endpoint::new(endpoint(&identity), Some(server), socket, Arc::new(quinn::TokioRuntime))
+                .map_err(failed)?;
         let shared = Arc::new(Shared {
             node,
             identity,
@@ -309,6 +311,33 @@ impl Registry {
         let peer = self.by_name.remove(node)?;
         self.by_key.remove(&peer.key);
         Some(peer)
+    }
+}
+
+/// An agent that was killed leaves its peers with connections that lead nowhere. Its successor tells them so when they next say
+/// something: by a stateless reset (RFC 9000, section 10.3), the key of which must be the same at each start. Else they would talk
+/// to nobody until [`IDLE`] is over, and its node's lease would be over before that.
+fn endpoint(identity: &Identity) -> EndpointConfig {
+    let reset = hmac::Key::new(hmac::HMAC_SHA256, &identity.derive("stateless reset"));
+    let mut config = EndpointConfig::new(Arc::new(reset));
+    config.cid_generator(|| Box::new(ConnectionIds));
+    config
+}
+
+/// Connection ids by chance. QUIC's own bear a mark of their process, and those of a former one are not answered.
+struct ConnectionIds;
+
+impl ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; CONNECTION_ID]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
     }
 }
 

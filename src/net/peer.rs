@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use quinn::{Connection, VarInt};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
+use super::dial::STEADY;
 use super::queue::SendQueue;
 use super::{CODE_REPLACED, STREAMS};
 use crate::agent::ports::PeerIdentity;
@@ -40,8 +42,8 @@ struct Changing {
     addresses: Vec<SocketAddr>,
     /// Opened by the peer, oldest first.
     inbound: VecDeque<Connection>,
-    /// Opened by us.
-    outbound: Option<Connection>,
+    /// Opened by us, and when.
+    outbound: Option<(Connection, Instant)>,
     /// Those that carry tunnels, of either direction.
     tunnels: Vec<Connection>,
     /// The task that dials and sends.
@@ -81,7 +83,7 @@ impl Peer {
         if changing.addresses == addresses {
             return;
         }
-        if let Some(connection) = &changing.outbound
+        if let Some((connection, _)) = &changing.outbound
             && !addresses.contains(&connection.remote_address())
         {
             connection.close(CODE_REPLACED, b"moved");
@@ -91,14 +93,20 @@ impl Peer {
         self.news.notify_one();
     }
 
-    /// Keeps a connection that the peer opened, and drops the oldest beyond the limit. False if the peer
-    /// has been revoked meanwhile.
+    /// Keeps a connection that the peer opened, and drops the oldest beyond the limit. A peer that opens one beside another has
+    /// been killed and started again: ours leads nowhere, and is opened anew. False if the peer has been revoked meanwhile.
     pub(super) fn admit(&self, connection: &Connection) -> bool {
         let mut changing = self.changing();
         if changing.ended {
             return false;
         }
         changing.inbound.retain(|other| other.close_reason().is_none());
+        if let Some((outbound, opened)) = &changing.outbound
+            && !changing.inbound.is_empty()
+            && opened.elapsed() >= STEADY
+        {
+            outbound.close(CODE_REPLACED, b"restarted");
+        }
         while changing.inbound.len() >= MAX_INBOUND {
             if let Some(oldest) = changing.inbound.pop_front() {
                 oldest.close(CODE_REPLACED, b"replaced");
@@ -114,7 +122,7 @@ impl Peer {
     pub(super) fn opened(&self, connection: &Connection) -> bool {
         let mut changing = self.changing();
         if !changing.ended {
-            changing.outbound = Some(connection.clone());
+            changing.outbound = Some((connection.clone(), Instant::now()));
         }
         !changing.ended
     }
@@ -148,7 +156,8 @@ impl Peer {
             connection.close(code, reason);
         }
         let tunnels = std::mem::take(&mut changing.tunnels);
-        for connection in changing.outbound.take().into_iter().chain(tunnels) {
+        let outbound = changing.outbound.take().map(|(connection, _)| connection);
+        for connection in outbound.into_iter().chain(tunnels) {
             connection.close(code, reason);
         }
         if let Some(sender) = changing.sender.take() {

@@ -419,6 +419,105 @@ async fn a_peer_restarted_after_a_silence_is_reached_within_a_second_of_its_own_
     assert!(back.elapsed() < Duration::from_secs(4), "{:?}", back.elapsed());
 }
 
+/// An agent with a runtime of its own, so that it can be killed: it says nothing any more, to nobody.
+struct Mortal {
+    runtime: tokio::runtime::Runtime,
+    overlay: Overlay,
+    inputs: mpsc::Receiver<Input>,
+    _strangers: mpsc::Receiver<Stranger>,
+    address: SocketAddr,
+}
+
+impl Mortal {
+    /// Listens at this address as soon as nobody else does.
+    async fn start(folder: &std::path::Path, address: SocketAddr, peer: &Agent) -> Self {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let (input_sender, inputs) = mpsc::channel(64);
+            let (stranger_sender, _strangers) = mpsc::channel(8);
+            let identity = Identity::open(folder).expect("a key");
+            let config = OverlayConfig { node: NodeName::from("b"), listen: address, identity };
+            let started = {
+                let _entered = runtime.enter();
+                Overlay::start(config, input_sender, stranger_sender)
+            };
+            if let Ok(overlay) = started {
+                let (node, addresses) = (NodeName::from("a"), vec![peer.address]);
+                overlay.pin(PeerIdentity { node, key: peer.key, addresses });
+                let address = overlay.local_addr().expect("an address");
+                peer.pin("b", overlay.public_key(), address);
+                return Self { runtime, overlay, inputs, _strangers, address };
+            }
+            assert!(Instant::now() < deadline, "{address} is not free");
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn kill(self) {
+        let Self { runtime, overlay, .. } = self;
+        let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE)).await;
+        ended.expect("its tasks are gone");
+        // Nobody is left who would send its farewell.
+        drop(overlay);
+    }
+
+    /// Sends to it until it hears something.
+    async fn hears(&mut self, peer: &Agent) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            peer.overlay.send(&NodeName::from("b"), note("hello"));
+            if let Ok(Some(_)) = timeout(AGAIN, self.inputs.recv()).await {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{:?}", peer.counters());
+        }
+    }
+}
+
+/// A node's lease lasts for five seconds, and connections that lead nowhere for ten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_was_killed_and_is_back_hears_who_has_a_connection_to_the_former_one() {
+    let a = agent("a");
+    let folder = tempfile::tempdir().expect("a folder");
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut b = Mortal::start(folder.path(), free, &a).await;
+    b.hears(&a).await;
+    let address = b.address;
+    b.kill().await;
+    let mut b = Mortal::start(folder.path(), address, &a).await;
+    let back = Instant::now();
+    b.hears(&a).await;
+    assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+    b.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_was_killed_and_calls_again_gets_the_first_answer() {
+    let mut a = agent("a");
+    let folder = tempfile::tempdir().expect("a folder");
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut b = Mortal::start(folder.path(), free, &a).await;
+    b.overlay.send(&NodeName::from("a"), note("here I am"));
+    a.receive().await;
+    b.hears(&a).await;
+    // A connection as young as this would not be given up.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(2) {
+        b.hears(&a).await;
+        tokio::time::sleep(AGAIN).await;
+    }
+    let address = b.address;
+    b.kill().await;
+    let mut b = Mortal::start(folder.path(), address, &a).await;
+    b.overlay.send(&NodeName::from("a"), note("I am back"));
+    assert_eq!(a.receive().await.1, note("I am back"));
+    a.overlay.send(&NodeName::from("b"), note("welcome"));
+    let heard = timeout(DEADLINE, b.inputs.recv()).await;
+    assert!(matches!(heard, Ok(Some(Input::Message { .. }))), "{heard:?}: {:?}", a.counters());
+    b.kill().await;
+}
+
 /// Resident memory of this process, bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");

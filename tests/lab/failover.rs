@@ -58,7 +58,6 @@ fn without_a_majority_of_its_guardians_nothing_is_started_until_one_is_back() {
         let (ready, reason, _) = world.ready("shop").unwrap_or_default();
         said.contains("no majority of its guardians answers")
             || (ready.as_str(), reason.as_str()) == ("Unknown", "NoMajority")
-            || world.was_told("shop", "nothing of this environment is changed without a majority")
     };
     let mut said = false;
     world.until("the reason, and for the time that a proof takes", || {

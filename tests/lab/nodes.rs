@@ -62,6 +62,29 @@ fn a_cordoned_node_keeps_its_guests_and_takes_no_new_one() {
     }
 }
 
+/// Kubernetes' garbage collector removes the page of a node whose `Node` is deleted.
+#[test]
+fn a_deleted_nodes_page_goes_and_comes_back_with_it() {
+    let world = World::new("removed");
+    world.apply("shop", 1, "");
+    world.until_ready("shop");
+    let (domain, home, pid) = world.one("shop-web-0");
+    let removed = world.lab.nodes().into_iter().find(|node| *node != home).expect("another node");
+    let has_page = || {
+        let names = world.cluster.must(&["get", "pn", "-o", "name"], "");
+        names.lines().any(|name| name.ends_with(&format!("/{removed}")))
+    };
+    assert!(has_page());
+    world.lab.node_stop(&removed).expect("the node loses its power");
+    world.cluster.must(&["delete", "node", &removed], "");
+    world.until("its page to be gone", || !has_page());
+    world.lab.node_start(&removed).expect("the node boots again");
+    world.until("its page to be back", has_page);
+    world.until_agents_are_back();
+    assert_eq!(world.domains().get(&domain), Some(&(home, pid)), "nobody else is concerned");
+    world.delete("shop");
+}
+
 /// Whatever dies with the gateway's node: no environment is lost, none is half, and no VM runs twice. There
 /// is room for some of them only, so that others wait, whole.
 #[test]

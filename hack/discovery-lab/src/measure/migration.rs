@@ -12,7 +12,7 @@ use super::{LOOK_EVERY, NAMESPACE, Tape, VM};
 use crate::{
     error::{LabError, Result},
     lab::Lab,
-    nemesis::{Fault, Ves, Wanted, qemus},
+    nemesis::{Fault, Ves, Wanted, Who, qemus},
     process::wait_for,
     record::{boottime_ns, overlap::Recording},
 };
@@ -50,19 +50,32 @@ pub enum Moment {
     Going,
     /// A while later.
     Late,
-    /// It was called off in the middle: the source is to say whether it still has it, or the target to forget it.
-    CalledOff,
+    /// It was called off in the middle: the source is to say whether it still has it. Its agent is stopped until then.
+    Halting,
+    /// It was called off in the middle, and has not left: the target is to forget it. Its agent is stopped until then.
+    Clearing,
 }
 
 impl Moment {
-    const ALL: [Self; 4] = [Self::Preparing, Self::Going, Self::Late, Self::CalledOff];
+    const ALL: [Self; 5] =
+        [Self::Preparing, Self::Going, Self::Late, Self::Halting, Self::Clearing];
 
     /// Whether a step that the handler tells of is this moment.
     fn is(self, step: &str) -> bool {
         match self {
             Self::Preparing => step == "Preparing",
             Self::Going | Self::Late => step == "Going",
-            Self::CalledOff => matches!(step, "Halting" | "Clearing"),
+            Self::Halting => step == "Halting",
+            Self::Clearing => step == "Clearing",
+        }
+    }
+
+    /// Of source and target, the one that must be kept from answering for it to last.
+    fn held<'a>(self, source: &'a str, target: &'a str) -> Option<&'a str> {
+        match self {
+            Self::Preparing | Self::Going | Self::Late => None,
+            Self::Halting => Some(source),
+            Self::Clearing => Some(target),
         }
     }
 }
@@ -185,8 +198,10 @@ impl Lab {
             let source = vm.ok_or_else(|| LabError::NoSuchDomain(VM.into()))?.node;
             let handler = self.of_status(".handler")?;
             self.maintain(&source, true)?;
-            let Some((step, target)) = self.catch(&handler, moment, &source)? else {
+            let caught = self.catch(&handler, moment, &source)?;
+            let Some((step, target)) = caught else {
                 self.maintain(&source, false)?;
+                self.heal_all()?;
                 continue;
             };
             let lost = match victim {
@@ -200,7 +215,11 @@ impl Lab {
                 let fault = format!("power loss of {lost}");
                 return Err(LabError::NotFired { fault, detail: fired.did });
             }
-            let leaves = moment != Moment::CalledOff;
+            let held = moment.held(&source, &target);
+            if let Some(held) = held {
+                self.heal(&agent_of(held))?;
+            }
+            let leaves = held.is_none();
             wait_for(&format!("one {VM}"), deadline, "is there failover?", || {
                 thread::sleep(LOOK_EVERY);
                 let running = qemus(&self.layout);
@@ -266,9 +285,16 @@ impl Lab {
                     }
                     return Ok(Some((step, target)));
                 }
-                Some((step, _)) => {
+                Some((step, target)) => {
                     moves = true;
-                    if moment == Moment::CalledOff && step == "Going" && !called_off {
+                    if let Some(held) = moment.held(source, &target)
+                        && step == "Going"
+                        && !called_off
+                    {
+                        if held == handler {
+                            return Ok(None);
+                        }
+                        self.fire(&agent_of(held))?;
                         self.maintain(source, false)?;
                         called_off = true;
                     }
@@ -277,11 +303,19 @@ impl Lab {
                 None => {}
             }
         }
+        if called_off {
+            return Ok(None);
+        }
         Err(LabError::Unexpected {
             what: format!("{source} in maintenance"),
             detail: format!("no migration began within {} s", BEGINS_WITHIN.as_secs()),
         })
     }
+}
+
+/// A node whose agent says nothing.
+fn agent_of(node: &str) -> Fault {
+    Fault::Stall { node: node.to_owned(), who: Who::Agent }
 }
 
 /// How far the VM's migration is, and where to, by what its handler believes.
@@ -314,7 +348,7 @@ mod tests {
             {"name":"measure/ve0","moves":[["web-0","n3","Halting"]]}]}"#;
         assert_eq!(step(engine), Some(("Halting".to_owned(), "n3".to_owned())));
         assert_eq!(step(r#"{"ves":[{"name":"measure/ve0","moves":[]}]}"#), None);
-        assert!(Moment::CalledOff.is("Halting") && !Moment::Going.is("Halting"));
+        assert!(Moment::Halting.is("Halting") && !Moment::Going.is("Halting"));
     }
 
     #[test]
