@@ -197,6 +197,7 @@ fn misspelt_and_absurd_values_are_refused_by_name() {
         ("guard.watchdog.timeoutSeconds=600", "timeoutSeconds"),
         ("agent.failover.leaseSeconds=1", "leaseSeconds"),
         ("agent.failover.absenceSeconds=3601", "absenceSeconds"),
+        ("agent.failover.recordReplicas=4", "recordReplicas"),
         ("agent.failover.powerOff.program=power-off", "program"),
         ("replicas=3", "replicas"),
     ] {

@@ -98,6 +98,8 @@ pub struct DriverConfig {
     pub absence: Duration,
     /// What live migrations may take of its node.
     pub limits: MigrationLimits,
+    /// How many agents keep each environment's record: 3 or 5.
+    pub replicas: usize,
 }
 
 /// One agent's driver. Dropping it, at any point, loses nothing that was promised.
@@ -142,10 +144,19 @@ impl Driver {
     ) -> Self {
         let (node, seed, threshold_s) = (config.node.clone(), config.seed, config.threshold_s);
         let (goal, limits) = (config.goal, config.limits);
-        let (times, failover) = (config.times, config.failover);
+        let (times, failover, replicas) = (config.times, config.failover, config.replicas);
         let can_switch_off = ports.power.is_some();
-        let made =
-            Config { node, seed, threshold_s, goal, limits, times, failover, can_switch_off };
+        let made = Config {
+            node,
+            seed,
+            threshold_s,
+            goal,
+            failover,
+            times,
+            limits,
+            replicas,
+            can_switch_off,
+        };
         let (engine, first) = Engine::recover(made, recovered.kept, clock::now());
         let peers = recovered.peers.into_iter().filter(|peer| peer.node != config.node);
         let pinned = peers.map(|peer| (peer.node.clone(), peer)).collect();

@@ -58,7 +58,7 @@ use record::{Kept, MoveReason};
 use replica::{DiskId, Replica};
 use report::NodeReport;
 use time::Instant;
-use vet::gateway::Gateway;
+use vet::gateway::{Candidates, Gateway};
 use vet::ledger;
 use vet::register::{Held, Registers, Turn};
 use vet::veh::{Rooms, Told, Veh};
@@ -85,6 +85,8 @@ pub struct Config {
     pub times: Times,
     /// What live migrations may take of this node.
     pub limits: MigrationLimits,
+    /// How many agents keep each environment's record: 3 or 5.
+    pub replicas: usize,
     /// This agent can have peers' machines switched off from outside.
     pub can_switch_off: bool,
 }
@@ -146,7 +148,7 @@ impl Engine {
             tenant: Tenant::recover(own.clone(), incarnation, config.times, leases),
             guardian: Guardian::recover(wards, now),
             fences: Fences::new(config.can_switch_off),
-            registers: Registers::recover(own, registers, now),
+            registers: Registers::recover(own, registers, now).with_count(config.replicas),
             vehs: BTreeMap::new(),
             gateway: Gateway::default(),
             reported: None,
@@ -286,8 +288,9 @@ impl Engine {
         let rank = self.dnt.gateway_rank(&self.ctx.node, self.ctx.now);
         self.gateway.set_rank(rank, &mut self.ctx);
         let zone = self.lrt.zone();
-        let own = (self.registers.own(), zone.as_str());
-        self.gateway.wake(&self.dnt, own, &mut self.ctx);
+        let (own, count) = (self.registers.own(), self.registers.count());
+        let candidates = Candidates { own, zone: &zone, count };
+        self.gateway.wake(&self.dnt, candidates, &mut self.ctx);
         if !self.ctx.loopback.is_empty() {
             return self.settle();
         }

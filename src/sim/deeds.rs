@@ -33,6 +33,7 @@ impl World {
             failover: self.failover,
             times: self.times,
             limits: MigrationLimits::default(),
+            replicas: self.replicas,
             can_switch_off: self.power_switch.is_some(),
         };
         let kept = node.disk.values().cloned().collect();

@@ -62,6 +62,35 @@ fn handlers(world: &World) -> usize {
     world.names().iter().filter(|name| handles(name)).count()
 }
 
+/// With three, as with most, two lost disks are a majority, and what they kept is lost with them.
+#[test]
+fn of_five_replicas_two_may_lose_their_disks_at_once() {
+    for seed in 0..4 {
+        let mut world = world(6, seed);
+        world.set_replicas(5);
+        let uid = running(&mut world);
+        let set = world.api.get(&uid).expect("it is there").declared.replica_set.clone();
+        assert_eq!(set.len(), 5, "seed {seed}");
+        let home = world.running().first().map(|(_, node)| node.clone());
+        let lost = set.iter().filter(|replica| Some(&replica.node) != home.as_ref());
+        for replica in lost.take(2) {
+            inflict(&mut world, FaultKind::LostDisk, &replica.node, Duration::from_secs(5));
+        }
+        world.apply(&uid, &crate::engine::id::VeName::new("default", "uid"), spec(2, 1));
+        let whole = |world: &World| {
+            let replicas = world.api.get(&uid).map(|object| object.declared.replica_set.clone());
+            let fresh = |replicas: &Vec<Replica>| {
+                replicas.len() == 5 && set.iter().filter(|old| replicas.contains(old)).count() == 3
+            };
+            world.running().len() == 2
+                && is_ready(world, &uid)
+                && replicas.is_some_and(|r| fresh(&r))
+        };
+        assert!(world.run_while_not(SOON * 2, whole), "the set is whole again, seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
 /// Its new members fell silent when they had been asked, and everything waited for them.
 #[test]
 fn a_change_of_the_set_is_taken_back_when_its_new_members_do_not_answer() {

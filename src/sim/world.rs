@@ -30,6 +30,7 @@ use crate::engine::replica::Replica;
 use crate::engine::report::{Happening, VeReport};
 use crate::engine::spec::Resources;
 use crate::engine::time::Instant;
+use crate::engine::vet::register::REPLICAS;
 use crate::engine::wire::Message;
 
 /// What a world is made with.
@@ -207,6 +208,8 @@ pub struct World {
     pub switched_off: u64,
     /// Whether agents that are started from now on let their nodes be taken over.
     pub failover: bool,
+    /// How many agents are to keep each environment's record.
+    pub(super) replicas: usize,
     /// Of what people are told only the last is kept.
     pub keeps_little: bool,
     /// Faults that have not ended.
@@ -267,6 +270,7 @@ impl World {
             power_switch: None,
             switched_off: 0,
             failover: true,
+            replicas: REPLICAS,
             keeps_little: false,
             under_way: 0,
             lives: None,
@@ -376,6 +380,12 @@ impl World {
     /// Leases are made of these times by agents that start anew, now.
     pub fn set_times(&mut self, times: Times) {
         self.times = times;
+        self.start_all_anew();
+    }
+
+    /// So many agents are to keep each environment's record.
+    pub fn set_replicas(&mut self, count: usize) {
+        self.replicas = count;
         self.start_all_anew();
     }
 

@@ -105,6 +105,7 @@ impl World {
             times: Times::default(),
             absence: Duration::from_secs(60),
             limits: MigrationLimits::default(),
+            replicas: 3,
         };
         let ports = Ports {
             hypervisor: hardware.fake.clone(),

@@ -115,6 +115,7 @@ async fn serve(flags: Agent) -> Result<(), Box<dyn Error>> {
             out: flags.migrations_out.into(),
             into: flags.migrations_in.into(),
         },
+        replicas: flags.record_replicas.into(),
     };
     let (peers, cluster) = (overlay.clone(), kubernetes.clone());
     let ports = Ports { hypervisor: libvirt, peers, cluster, guard, power };

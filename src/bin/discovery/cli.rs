@@ -165,6 +165,10 @@ pub struct Agent {
     /// lost meanwhile is taken over that much later. At most an hour; 0: as long as --lease says.
     #[arg(long, env = "DISCOVERY_ABSENCE", default_value = "60", value_parser = absence, value_name = "SECONDS")]
     pub absence: Duration,
+    /// How many agents keep each environment's record, 3 or 5: with 3 it bears that one of them is away, or its disk lost; with 5
+    /// that two are, and each change is written by three. The same on every node. An environment that has five keeps them.
+    #[arg(long, env = "DISCOVERY_RECORD_REPLICAS", default_value = "3", value_parser = replicas, value_name = "3|5")]
+    pub record_replicas: u8,
     /// A program that switches a peer's machine off: it is started with the node's name, when that is silent and its guardians have
     /// promised never to renew its lease, and ends with success when the machine is off for certain (within 60 s). VMs of such a
     /// machine run elsewhere without waiting for the rest of W and ε.
@@ -244,6 +248,14 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// libvirt counts it in MiB.
+fn replicas(text: &str) -> Result<u8, String> {
+    match text {
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("must be 3 or 5".into()),
+    }
+}
+
 fn bandwidth(text: &str) -> Result<u64, String> {
     let sane = bytes(text)?;
     if sane >= 1 << 20 { Ok(sane) } else { Err("less than 1Mi a second".to_owned()) }

@@ -14,8 +14,17 @@ use crate::engine::replica::Replica;
 use crate::engine::time::Instant;
 use crate::engine::wire::Message;
 
-/// How many agents are named in a replica set.
-pub const REPLICAS: usize = 3;
+/// Who may keep an environment's record.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates<'a> {
+    /// This agent.
+    pub own: &'a Replica,
+    /// Its zone, empty if it has none.
+    pub zone: &'a str,
+    /// How many are wanted.
+    pub count: usize,
+}
+
 /// A claim that the watch does not confirm by then is tried again.
 const CLAIM_AGAIN: Duration = Duration::from_secs(3);
 /// The second gateway leaves this much time to the first.
@@ -192,7 +201,7 @@ impl Gateway {
     }
 
     /// Does what is due.
-    pub fn wake(&mut self, dnt: &Dnt, own: (&Replica, &str), ctx: &mut Context) {
+    pub fn wake(&mut self, dnt: &Dnt, candidates: Candidates<'_>, ctx: &mut Context) {
         let due = self
             .pending
             .iter()
@@ -213,7 +222,7 @@ impl Gateway {
                     }
                     self.pending.remove(&uid);
                 } else {
-                    claim(seen, dnt, own, ctx);
+                    claim(seen, dnt, candidates, ctx);
                 }
             } else {
                 tell(seen, dnt, ctx);
@@ -259,11 +268,12 @@ impl Seen {
     }
 }
 
-fn claim(seen: &mut Seen, dnt: &Dnt, (own, zone): (&Replica, &str), ctx: &mut Context) {
-    // Two decide no more than one does, and one of two that is away would stop both.
-    let mut replicas = dnt.replicas(seen.declared.uid.as_str(), Some((own, zone)), REPLICAS);
-    if replicas.len() == 2 {
-        replicas.truncate(1);
+fn claim(seen: &mut Seen, dnt: &Dnt, candidates: Candidates<'_>, ctx: &mut Context) {
+    let own = Some((candidates.own, candidates.zone));
+    let mut replicas = dnt.replicas(seen.declared.uid.as_str(), own, candidates.count);
+    // An even number decides no more than the next smaller one does, and bears no more of them to be away.
+    if replicas.len().is_multiple_of(2) {
+        replicas.pop();
     }
     ctx.cluster(ClusterAction::ClaimReplicaSet {
         uid: seen.declared.uid.clone(),

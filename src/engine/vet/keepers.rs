@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::gateway::REPLICAS;
 use super::register::ballot::ReplicaSet;
 use super::veh::{Rooms, Veh};
 use crate::engine::context::Context;
@@ -123,10 +122,11 @@ impl Veh {
         let candidates = rooms.dnt.replicas(self.ve.as_str(), own, usize::MAX);
         let mut set = kept.to_vec();
         let new = candidates.iter().filter(|c| kept.iter().all(|kept| kept.node != c.node));
-        set.extend(new.take(REPLICAS.saturating_sub(set.len())).cloned());
+        let count = rooms.registers.count();
+        set.extend(new.take(count.saturating_sub(set.len())).cloned());
         // What is to go stays for as long as there is nobody to take its place.
         for old in &record.set.members {
-            if set.len() < REPLICAS.min(record.set.members.len())
+            if set.len() < count.min(record.set.members.len())
                 && set.iter().all(|member| member.node != old.node)
             {
                 set.push(old.clone());

@@ -35,6 +35,9 @@ use crate::engine::replica::{DiskId, Replica};
 use crate::engine::time::Instant;
 use crate::engine::wire::Message;
 
+/// How many replicas a record has unless people want more.
+pub const REPLICAS: usize = 3;
+
 /// An agent that has just started gives its peers this time to be found before it takes over what was theirs.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -67,6 +70,8 @@ pub enum Turn {
 #[derive(Clone, Debug)]
 pub struct Registers {
     own: Replica,
+    /// How many replicas a record is to have.
+    count: usize,
     kept: BTreeMap<VeUid, Acceptor>,
     proposed: BTreeMap<VeUid, Proposer>,
     /// Rounds that others have, as far as a refusal told.
@@ -90,6 +95,7 @@ impl Registers {
         let later = kept.keys().map(|ve| (ve.clone(), now + GRACE)).collect();
         Self {
             own,
+            count: REPLICAS,
             look_at: (!kept.is_empty()).then_some(now),
             kept,
             proposed: BTreeMap::new(),
@@ -98,6 +104,18 @@ impl Registers {
             chosen: 0,
             lost: 0,
         }
+    }
+
+    /// The same, where records are to have so many replicas.
+    #[must_use]
+    pub fn with_count(self, count: usize) -> Self {
+        Self { count, ..self }
+    }
+
+    /// How many replicas a record is to have.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// This node with its disk.
