@@ -28,6 +28,8 @@ pub enum Kind {
     StallGuard,
     /// All but the guests stopped.
     StallAll,
+    /// Agent killed.
+    Agent,
     /// libvirtd stopped for a while.
     LibvirtdStop,
     /// libvirtd killed.
@@ -44,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Power,
         Self::Reboot,
         Self::Cut,
@@ -53,6 +55,7 @@ impl Kind {
         Self::StallAgent,
         Self::StallGuard,
         Self::StallAll,
+        Self::Agent,
         Self::LibvirtdStop,
         Self::LibvirtdKill,
         Self::Guest,
@@ -72,6 +75,7 @@ impl Kind {
             Self::StallAgent => "stall-agent",
             Self::StallGuard => "stall-guard",
             Self::StallAll => "stall-all",
+            Self::Agent => "agent",
             Self::LibvirtdStop => "libvirtd-stop",
             Self::LibvirtdKill => "libvirtd-kill",
             Self::Guest => "guest",
@@ -209,6 +213,7 @@ fn draw(rng: &mut ChaCha8Rng, bag: &mut Vec<Kind>, kinds: &[Kind], nodes: &[Stri
         Kind::StallAll => Fault::Stall { node, who: Who::AllButGuests },
         Kind::LibvirtdStop => Fault::LibvirtdStop { node },
         Kind::LibvirtdKill => Fault::LibvirtdKill { node },
+        Kind::Agent => Fault::AgentKill { node },
         Kind::Guest => Fault::Guest { node, vm: None },
         Kind::DiskFull => Fault::DiskFull { node },
         Kind::ApiServer => Fault::ApiServer,
