@@ -4,7 +4,7 @@ use std::{fs, path::Path, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use discovery_lab::{
-    Lab, LabError, Loss, Measurement, Result,
+    Lab, LabError, Loss, Measurement, Moment, Result,
     nemesis::{Fault, Kind, Run, Way, Who},
 };
 
@@ -170,6 +170,9 @@ pub enum Measure {
         /// How often each at each
         #[arg(long, default_value_t = 1)]
         rounds: usize,
+        /// Only at these
+        #[arg(long, value_enum, value_delimiter = ',', default_values_t = Moment::ALL)]
+        moments: Vec<Moment>,
         /// What is not whole by then never will be
         #[arg(long, value_parser = duration, default_value = "240s")]
         deadline: Duration,
@@ -290,8 +293,8 @@ pub fn measure(lab: &Lab, verb: &Measure) -> Result<()> {
             all.iter().for_each(|one| println!("{one}"));
             return Ok(());
         }
-        Measure::Migration { rounds, deadline, report } => {
-            let deaths = lab.measure_migration(*rounds, *deadline)?;
+        Measure::Migration { rounds, moments, deadline, report } => {
+            let deaths = lab.measure_migration((*rounds, moments), *deadline)?;
             if let Some(path) = report {
                 write_json(path, &serde_json::json!(deaths))?;
             }
