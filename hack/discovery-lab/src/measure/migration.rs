@@ -12,9 +12,12 @@ use super::{LOOK_EVERY, NAMESPACE, Tape, VM};
 use crate::{
     error::{LabError, Result},
     lab::Lab,
-    nemesis::{Fault, Ves, Wanted, Who, qemus},
+    nemesis::{Fault, Ves, Wanted, qemus},
     process::wait_for,
-    record::{boottime_ns, overlap::Recording},
+    record::{
+        boottime_ns,
+        overlap::{Instance, Recording},
+    },
 };
 
 /// The environment of the one VM, as its handler calls it.
@@ -52,9 +55,9 @@ pub enum Moment {
     Going,
     /// A while later.
     Late,
-    /// It was called off in the middle: the source is to say whether it still has it. Its agent is stopped until then.
+    /// It was called off in the middle: the source is to say whether it still has it. The handler does not hear it until then.
     Halting,
-    /// It was called off in the middle, and has not left: the target is to forget it. Its agent is stopped until then.
+    /// It was called off in the middle, and has not left: the target is to forget it. The handler does not hear it until then.
     Clearing,
 }
 
@@ -73,7 +76,7 @@ impl Moment {
         }
     }
 
-    /// Of source and target, the one that must be kept from answering for it to last.
+    /// Of source and target, the one whose answer must be kept from the handler for it to last.
     fn held<'a>(self, source: &'a str, target: &'a str) -> Option<&'a str> {
         match self {
             Self::Preparing | Self::Going | Self::Late => None,
@@ -205,9 +208,12 @@ impl Lab {
             let vm = running.into_iter().find(|one| one.qemu.name == VM);
             let source = vm.ok_or_else(|| LabError::NoSuchDomain(VM.into()))?.node;
             let handler = self.of_status(".handler")?;
+            // Whoever is kept from the handler must be another.
+            self.cordon(&handler, moment.held(&source, &source).is_some())?;
             self.maintain(&source, true)?;
-            let caught = self.catch(&handler, moment, &source)?;
-            let Some((step, target)) = caught else {
+            let caught = self.catch(&handler, moment, &source);
+            self.cordon(&handler, false)?;
+            let Some((step, target)) = caught? else {
                 self.maintain(&source, false)?;
                 self.heal_all()?;
                 continue;
@@ -225,7 +231,7 @@ impl Lab {
             }
             let held = moment.held(&source, &target);
             if let Some(held) = held {
-                self.heal(&agent_of(held))?;
+                self.heal(&unheard(held, &handler))?;
             }
             let leaves = held.is_none();
             wait_for(&format!("one {VM}"), deadline, "is there failover?", || {
@@ -259,6 +265,11 @@ impl Lab {
 
     fn maintain(&self, node: &str, maintenance: bool) -> Result<()> {
         let patch = format!(r#"{{"spec":{{"maintenance":{maintenance}}}}}"#);
+        self.kubectl(&["patch", "physicalnode", node, "--type=merge", "--patch", &patch]).map(drop)
+    }
+
+    fn cordon(&self, node: &str, cordon: bool) -> Result<()> {
+        let patch = format!(r#"{{"spec":{{"schedulable":{}}}}}"#, !cordon);
         self.kubectl(&["patch", "physicalnode", node, "--type=merge", "--patch", &patch]).map(drop)
     }
 
@@ -303,11 +314,11 @@ impl Lab {
                         && step == "Going"
                         && !called_off
                     {
-                        if held == handler {
-                            // It tells of nothing while it stands still. Once the VM has moved, it is another one.
+                        if source == handler || target == handler {
+                            // Once the VM has moved, they are three.
                             continue;
                         }
-                        self.fire(&agent_of(held))?;
+                        self.fire(&unheard(held, handler))?;
                         self.maintain(source, false)?;
                         called_off = true;
                     }
@@ -326,9 +337,9 @@ impl Lab {
     }
 }
 
-/// A node whose agent says nothing.
-fn agent_of(node: &str) -> Fault {
-    Fault::Stall { node: node.to_owned(), who: Who::Agent }
+/// A node that the handler does not hear, and everybody else does.
+fn unheard(node: &str, handler: &str) -> Fault {
+    Fault::Cut { node: node.to_owned(), one_way: None, from: vec![handler.to_owned()] }
 }
 
 /// A script that looks until the handler tells of a step, or often enough, and prints what it tells.
@@ -353,7 +364,9 @@ fn step(engine: &str) -> Option<(String, String)> {
 fn judge(recording: &Recording, at_ns: u64, source: &str) -> (String, Fate) {
     let ours = || recording.instances.iter().filter(|one| one.name == VM);
     // A target counts from when it ran.
-    let latest = ours().filter(|one| one.from_ns <= at_ns).max_by_key(|one| one.from_ns);
+    let there =
+        |one: &&Instance| one.from_ns <= at_ns && one.to_ns.is_none_or(|ended| ended >= at_ns);
+    let latest = ours().filter(there).max_by_key(|one| one.from_ns);
     let holder = latest.and_then(|one| one.node.clone()).unwrap_or_else(|| source.to_owned());
     let anew = ours().any(|one| one.from_ns > at_ns && !one.incoming);
     (holder, if anew { Fate::Restarted } else { Fate::GoesOn })
@@ -362,7 +375,6 @@ fn judge(recording: &Recording, at_ns: u64, source: &str) -> (String, Fate) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::overlap::Instance;
 
     #[test]
     fn a_step_is_read_from_what_the_handler_believes() {

@@ -75,6 +75,16 @@ pub fn started_ns(pid: i32) -> Option<u64> {
     Some(ticks.parse::<u64>().ok()? * TICK_NS)
 }
 
+/// Whether a process is on its way out: none of its code is run any more.
+pub fn is_ending(pid: i32) -> bool {
+    /// `PF_EXITING` of the kernel's `sched.h`.
+    const EXITING: u64 = 0x4;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The seventh field after the name.
+    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6));
+    flags.and_then(|flags| flags.parse::<u64>().ok()).is_none_or(|flags| flags & EXITING != 0)
+}
+
 /// All processes there are.
 pub fn pids() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -126,5 +136,21 @@ mod tests {
     fn our_own_start_is_before_now() {
         let started = started_ns(std::process::id().cast_signed()).expect("we run");
         assert!(started > 0 && started <= super::super::boottime_ns());
+    }
+
+    #[test]
+    fn who_has_ended_and_was_not_waited_for_is_on_its_way_out() {
+        assert!(!is_ending(std::process::id().cast_signed()));
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("a child");
+        let pid = child.id().cast_signed();
+        assert!(!is_ending(pid));
+        child.kill().expect("it is ours");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !is_ending(pid) {
+            assert!(std::time::Instant::now() < until, "it was killed");
+            std::thread::yield_now();
+        }
+        child.wait().expect("it ended");
+        assert!(is_ending(pid), "nobody is there");
     }
 }

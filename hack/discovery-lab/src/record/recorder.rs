@@ -19,7 +19,7 @@ use super::{
     Line, Qemu, Source, boottime_ns,
     connector::{Connector, Heard},
     nanoseconds,
-    qemu::{guest_time_ns, pids, started_ns},
+    qemu::{guest_time_ns, is_ending, pids, started_ns},
 };
 use crate::{
     error::{AtPath, Result, system},
@@ -221,6 +221,8 @@ impl Recorder {
         let Some(open) = self.open.get_mut(&pid) else { return Ok(()) };
         let Some(waits) = &mut open.waits else { return Ok(()) };
         let runs = waits.look(now_ns, guest_time_ns(pid), open.started_ns);
+        // A target that ends without having run has its memory taken down, which its processors' time shows, too.
+        let runs = runs.filter(|_| !(waits.incoming && is_ending(pid)));
         let process = open.process;
         match runs {
             None if !waits.incoming && now_ns > open.started_ns + RUNS_WITHIN_NS => {
