@@ -55,9 +55,9 @@ pub enum Moment {
     Going,
     /// A while later.
     Late,
-    /// It was called off in the middle: the source is to say whether it still has it. The handler does not hear it until then.
+    /// It was called off in the middle: the source is to say whether it still has it.
     Halting,
-    /// It was called off in the middle, and has not left: the target is to forget it. The handler does not hear it until then.
+    /// It was called off in the middle, and has not left: the target is to forget it.
     Clearing,
 }
 
@@ -76,13 +76,9 @@ impl Moment {
         }
     }
 
-    /// Of source and target, the one whose answer must be kept from the handler for it to last.
-    fn held<'a>(self, source: &'a str, target: &'a str) -> Option<&'a str> {
-        match self {
-            Self::Preparing | Self::Going | Self::Late => None,
-            Self::Halting => Some(source),
-            Self::Clearing => Some(target),
-        }
+    /// Whether the migration has to be called off for it to come.
+    fn is_called_off(self) -> bool {
+        matches!(self, Self::Halting | Self::Clearing)
     }
 }
 
@@ -208,14 +204,15 @@ impl Lab {
             let vm = running.into_iter().find(|one| one.qemu.name == VM);
             let source = vm.ok_or_else(|| LabError::NoSuchDomain(VM.into()))?.node;
             let handler = self.of_status(".handler")?;
-            // Whoever is kept from the handler must be another.
-            self.cordon(&handler, moment.held(&source, &source).is_some())?;
-            self.maintain(&source, true)?;
-            let caught = self.catch(&handler, moment, &source);
-            self.cordon(&handler, false)?;
+            // Somebody looks already when it begins.
+            let caught = thread::scope(|scope| {
+                let begins = scope.spawn(|| self.maintain(&source, true));
+                let caught = self.catch(&handler, moment, &source);
+                begins.join().expect("a thread that does not panic")?;
+                caught
+            });
             let Some((step, target)) = caught? else {
                 self.maintain(&source, false)?;
-                self.heal_all()?;
                 continue;
             };
             let lost = match victim {
@@ -229,11 +226,7 @@ impl Lab {
                 let fault = format!("power loss of {lost}");
                 return Err(LabError::NotFired { fault, detail: fired.did });
             }
-            let held = moment.held(&source, &target);
-            if let Some(held) = held {
-                self.heal(&unheard(held, &handler))?;
-            }
-            let leaves = held.is_none();
+            let leaves = !moment.is_called_off();
             wait_for(&format!("one {VM}"), deadline, "is there failover?", || {
                 thread::sleep(LOOK_EVERY);
                 let running = qemus(&self.layout);
@@ -268,11 +261,6 @@ impl Lab {
         self.kubectl(&["patch", "physicalnode", node, "--type=merge", "--patch", &patch]).map(drop)
     }
 
-    fn cordon(&self, node: &str, cordon: bool) -> Result<()> {
-        let patch = format!(r#"{{"spec":{{"schedulable":{}}}}}"#, !cordon);
-        self.kubectl(&["patch", "physicalnode", node, "--type=merge", "--patch", &patch]).map(drop)
-    }
-
     fn of_status(&self, path: &str) -> Result<String> {
         let path = format!("jsonpath={{.status{path}}}");
         let words =
@@ -295,11 +283,8 @@ impl Lab {
         let begun = Instant::now();
         let (mut moves, mut called_off) = (false, false);
         while begun.elapsed() < BEGINS_WITHIN {
-            let wanted = if moment.held(source, "").is_some() && !called_off {
-                "Going"
-            } else {
-                moment.step()
-            };
+            let wanted =
+                if moment.is_called_off() && !called_off { "Going" } else { moment.step() };
             let Ok(text) = self.exec(handler, &["sh", "-c", &looks_for(wanted)]) else { continue };
             match step(&text) {
                 Some((step, target)) if step == moment.step() => {
@@ -308,17 +293,9 @@ impl Lab {
                     }
                     return Ok(Some((step, target)));
                 }
-                Some((step, target)) => {
+                Some((step, _)) => {
                     moves = true;
-                    if let Some(held) = moment.held(source, &target)
-                        && step == "Going"
-                        && !called_off
-                    {
-                        if source == handler || target == handler {
-                            // Once the VM has moved, they are three.
-                            continue;
-                        }
-                        self.fire(&unheard(held, handler))?;
+                    if moment.is_called_off() && step == "Going" && !called_off {
                         self.maintain(source, false)?;
                         called_off = true;
                     }
@@ -335,11 +312,6 @@ impl Lab {
             detail: format!("no migration began within {} s", BEGINS_WITHIN.as_secs()),
         })
     }
-}
-
-/// A node that the handler does not hear, and everybody else does.
-fn unheard(node: &str, handler: &str) -> Fault {
-    Fault::Cut { node: node.to_owned(), one_way: None, from: vec![handler.to_owned()] }
 }
 
 /// A script that looks until the handler tells of a step, or often enough, and prints what it tells.
