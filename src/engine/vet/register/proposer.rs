@@ -35,7 +35,7 @@ const MOST_HELD: usize = 1024;
 enum Stage {
     /// It asks for its round.
     Asking {
-        /// The newest set that it has heard of.
+        /// The set of the newest value that it has heard of.
         set: ReplicaSet,
         /// What the keepers have promised, each with what it has.
         promises: BTreeMap<Replica, Option<(Ballot, VeRecord)>>,
@@ -318,14 +318,16 @@ impl Proposer {
         if *ballot != self.ballot || !set.has(&by) {
             return Progress::None;
         }
-        if let Some((_, record)) = &accepted
-            && record.set.epoch > set.epoch
+        promises.insert(by, accepted);
+        let newest = promises.values().flatten().max_by(|a, b| a.0.cmp(&b.0));
+        if let Some((_, record)) = newest
+            && record.set != *set
         {
-            // The register has moved on to other keepers: they are to be asked too.
+            // The keepers of the newest value are to be asked, too: of what they alone have chosen since, nobody else knows. That its
+            // set was counted later than others says nothing: a change of the set may have been proposed, and not chosen.
             *set = record.set.clone();
             self.repeat_at = ctx.now;
         }
-        promises.insert(by, accepted);
         let voices: BTreeSet<Replica> = promises.keys().cloned().collect();
         if !set.is_decided_by(&voices) {
             if self.repeat_at == ctx.now {
