@@ -39,23 +39,32 @@ impl World {
         let kept = node.disk.values().cloned().collect();
         let (engine, effects) = Engine::recover(config, kept, node.clock.local(now));
         node.engine = Some(engine);
-        let (host, domains) = (node.host.info(), node.host.list());
-        let declared = node.declared.clone();
+        let (declared, stalled) = (node.declared.clone(), node.host.stalled);
         let guarded = !node.guard.is_away();
         node.guard.called = !guarded;
         self.commit(name, effects);
-        let hypervisor = [
-            HypervisorInput::Host(host),
-            HypervisorInput::Available(true),
-            HypervisorInput::Domains(domains),
-        ];
+        if !stalled {
+            self.show_hypervisor(name);
+        }
         let reachable = self.api.answers(name);
         let cluster = [ClusterInput::Reachable(reachable), ClusterInput::ThisNode(declared)];
-        let inputs = hypervisor.map(Input::Hypervisor).into_iter();
         let guard = guarded.then_some(Input::Guard(GuardInput::Connected { watchdog }));
-        let inputs = inputs.chain(cluster.map(Input::Cluster)).chain(guard);
+        let inputs = cluster.map(Input::Cluster).into_iter().chain(guard);
         for input in inputs.chain(others.into_iter().map(Input::PeerKnown)) {
             self.handle(name, input);
+        }
+    }
+
+    /// The hypervisor answers an agent that has begun.
+    pub(super) fn show_hypervisor(&mut self, name: &NodeName) {
+        let Some(node) = self.nodes.get(name) else { return };
+        let inputs = [
+            HypervisorInput::Host(node.host.info()),
+            HypervisorInput::Available(true),
+            HypervisorInput::Domains(node.host.list()),
+        ];
+        for input in inputs {
+            self.handle(name, Input::Hypervisor(input));
         }
     }
 

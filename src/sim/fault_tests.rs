@@ -62,6 +62,36 @@ fn handlers(world: &World) -> usize {
     world.names().iter().filter(|name| handles(name)).count()
 }
 
+/// Libvirt hung with the order to start it. The agent died, its node's VMs were taken over, and when the next agent had a new lease the
+/// start came through.
+#[test]
+fn what_an_earlier_life_of_the_agent_was_starting_does_not_run_once_it_was_taken_over() {
+    for seed in 0..4 {
+        let mut world = world(5, seed);
+        world.run_for(Duration::from_secs(10));
+        let names = world.names();
+        let [home, others @ ..] = names.as_slice() else { panic!("there are five") };
+        let schedulable = |world: &mut World, schedulable: bool| {
+            for name in others {
+                world.declare_node(name, |declared| declared.schedulable = schedulable);
+            }
+        };
+        schedulable(&mut world, false);
+        inflict(&mut world, FaultKind::Hypervisor, home, SOON);
+        let uid = apply(&mut world, "uid", spec(1, 1));
+        let hangs = |world: &World| !world.nodes[home].commands.is_empty();
+        assert!(world.run_while_not(SOON, hangs), "the fault fired, seed {seed}");
+        schedulable(&mut world, true);
+        inflict(&mut world, FaultKind::Crash, home, Duration::from_secs(30));
+        let elsewhere = |world: &World| world.running().iter().any(|(_, node)| node != home);
+        assert!(world.run_while_not(SOON, elsewhere), "seed {seed}");
+        world.run_for(SOON * 2);
+        assert!(world.nodes[home].commands.is_empty(), "it went on, seed {seed}");
+        assert!(world.running().len() == 1 && is_ready(&world, &uid), "seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+}
+
 /// With three, as with most, two lost disks are a majority, and what they kept is lost with them.
 #[test]
 fn of_five_replicas_two_may_lose_their_disks_at_once() {

@@ -73,6 +73,11 @@ pub(super) enum Event {
         life: u64,
         input: Box<Input>,
     },
+    /// The hypervisor answers an agent that has begun while it did not.
+    Shows {
+        node: NodeName,
+        life: u64,
+    },
     Command {
         node: NodeName,
         boot: u64,
@@ -125,6 +130,7 @@ impl Event {
     fn machine(&self) -> Option<&NodeName> {
         match self {
             Self::Command { node, .. }
+            | Self::Shows { node, .. }
             | Self::Allowance { node, .. }
             | Self::Lapse { node, .. }
             | Self::Written { node, .. } => Some(node),
@@ -507,6 +513,11 @@ impl World {
             Event::Input { node, life, input } => {
                 if self.nodes.get(&node).is_some_and(|n| n.life == life) {
                     self.handle(&node, *input);
+                }
+            }
+            Event::Shows { node, life } => {
+                if self.nodes.get(&node).is_some_and(|n| n.life == life && !n.host.stalled) {
+                    self.show_hypervisor(&node);
                 }
             }
             Event::Command { node, boot, request, command, life } => {

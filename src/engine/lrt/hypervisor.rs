@@ -103,7 +103,7 @@ impl Lrt {
     }
 
     fn full_pass(&mut self, all: Vec<DomainSeen>, ctx: &mut Context) {
-        self.synced = true;
+        (self.synced, self.shown) = (true, true);
         let shown: BTreeSet<VmId> = all.iter().map(|seen| seen.id.clone()).collect();
         self.strays.retain(|id, _| shown.contains(id));
         for seen in all {

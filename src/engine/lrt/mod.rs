@@ -109,6 +109,9 @@ pub struct Lrt {
     strays: BTreeMap<VmId, DomainSeen>,
     /// A full pass has been seen since the hypervisor came: what is not shown is not there.
     synced: bool,
+    /// A full pass has been seen in this life of the agent. Before, the hypervisor may still do what an earlier one told it, and
+    /// nobody knows what is here that no record knows.
+    shown: bool,
     orders: BTreeMap<VeUid, u64>,
     dirty: BTreeSet<VeUid>,
     next_request: u64,
@@ -165,6 +168,7 @@ impl Lrt {
             vms: vms.collect(),
             strays: BTreeMap::new(),
             synced: false,
+            shown: false,
             orders,
             dirty: BTreeSet::new(),
             next_request: incarnation << 32,
@@ -310,10 +314,10 @@ impl Lrt {
         .collect()
     }
 
-    /// The hypervisor has been told to let a VM run, and has not answered.
+    /// The hypervisor has been told to let a VM run, and has not answered; or an earlier life of the agent may have told it.
     #[must_use]
     pub fn is_starting(&self) -> bool {
-        self.vms.values().any(Vmh::is_starting)
+        !self.shown || self.vms.values().any(Vmh::is_starting)
     }
 
     /// VMs on their way here.

@@ -36,7 +36,7 @@ impl Lrt {
         if self.vms.keys().any(|id| id.ve == order.ve) {
             self.orders.insert(order.ve.clone(), order.order);
             self.dirty.insert(order.ve);
-        } else if self.strays.keys().all(|id| id.ve != order.ve) {
+        } else if self.shown && self.strays.keys().all(|id| id.ve != order.ve) {
             self.orders.remove(&order.ve);
             let (ve, order, handler) = (order.ve, order.order, order.handler);
             let (leaving, lease) = (self.is_leaving(), self.permit.newest.clone());

@@ -174,9 +174,11 @@ impl World {
                 let node = self.nodes.get_mut(&name).filter(|node| node.boot == boot);
                 let Some(node) = node else { return };
                 node.host.stalled = false;
+                let life = node.life;
                 for command in std::mem::take(&mut node.commands) {
                     self.push(Duration::ZERO, command);
                 }
+                self.push(Duration::ZERO, Event::Shows { node: name, life });
             }
             Over::Torn(name) => {
                 if let Some(node) = self.nodes.get_mut(&name) {
