@@ -78,6 +78,7 @@ const TABLE: &[Rule] = &[
             "tracing",
             "thiserror",
             "quinn",
+            "ring",
             "rustls",
             "rcgen",
             "postcard",
