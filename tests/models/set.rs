@@ -25,12 +25,6 @@ fn taken_back() -> Plan {
     Plan { declared, cut, take_overs, restarts, take_backs: 1, ..replaced() }
 }
 
-/// The same, while n4, which was asked to take part, takes over, and n1 comes back to what it was about.
-fn taken_back_and_over() -> Plan {
-    let (declared, cut) = (vec![(0, 1), (3, 2)], vec![(0, 1)]);
-    Plan { declared, cut, take_overs: 1, spared: vec![1, 2], ..taken_back() }
-}
-
 /// The keeper n3 comes back with an empty disk, and n1 takes it into the set as what it is now. Changes come to n1 and n2.
 fn emptied() -> Plan {
     Plan {
@@ -53,12 +47,6 @@ fn a_set_that_changes_while_handlers_change_loses_and_forks_nothing() {
 #[test]
 fn a_change_of_the_set_that_is_taken_back_loses_and_forks_nothing() {
     holds("set, a change is taken back", Cluster::new(taken_back()));
-}
-
-#[test]
-#[ignore = "takes minutes: with larger bounds"]
-fn a_change_that_is_taken_back_by_one_and_gone_on_with_by_another_forks_nothing() {
-    holds("set, a change is taken back and gone on with", Cluster::new(taken_back_and_over()));
 }
 
 #[test]
