@@ -135,7 +135,7 @@ impl Engine {
         let vms = self.lrt.vms().map(|vmh| VmView {
             record: vmh.record.clone(),
             phase: vmh.phase(now),
-            reason: vmh.reason.clone(),
+            reason: vmh.why(),
             load: self.lrt.load_of(&vmh.record.definition.id),
         });
         EngineView {

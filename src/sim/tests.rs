@@ -17,6 +17,7 @@ use crate::engine::report::VmPhase;
 use crate::engine::spec::{
     Boot, Constraint, Domain, MemberSpec, Recovery, Resources, RunStrategy, VeSpec, VeState,
 };
+use crate::engine::vet::status::NO_ROOM_TO_GROW;
 
 const GIB: u64 = 1 << 30;
 const SOON: Duration = Duration::from_secs(30);
@@ -141,6 +142,36 @@ fn what_does_not_fit_waits_and_runs_when_room_appears() {
     world.delete(&first);
     assert!(world.run_while_not(SOON, |world| is_ready(world, &second)));
     assert!(world.api.get(&first).is_none(), "the deleted one is gone");
+}
+
+#[test]
+fn what_has_no_room_to_grow_says_so_also_after_its_guest_was_started_again() {
+    let mut world = world(1, 1);
+    let node = NodeName::from("n1");
+    let uid = apply(&mut world, "ve", spec(1, 5));
+    let other = apply(&mut world, "other", spec(1, 2));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid) && is_ready(world, &other)));
+    apply(&mut world, "ve", spec(1, 7));
+    assert!(world.run_while_not(SOON, |world| reason(world, &uid) == NO_ROOM_TO_GROW));
+    let vm = world.running().into_iter().map(|(id, _)| id).find(|id| id.ve == uid);
+    let vm = vm.expect("it runs at its old size");
+    assert!(world.stop_guest(&node, &vm, StopCause::Crashed));
+    let restarted = |world: &World| {
+        let engine = world.engine(&node);
+        let vms = engine.into_iter().flat_map(|engine| engine.view().vms);
+        vms.map(|vm| vm.record.restarts).sum::<u32>() == 1 && running(world, &uid) == 1
+    };
+    assert!(world.run_while_not(SOON, restarted));
+    let engine = world.engine(&node).expect("its agent runs");
+    let said = engine.view().vms.into_iter().find_map(|vm| vm.reason);
+    assert!(
+        said.is_some_and(|said| said.contains("keeps its old size")),
+        "it runs, and still waits"
+    );
+    assert!(world.run_while_not(SOON, |world| reason(world, &uid) == NO_ROOM_TO_GROW));
+    assert!(!world.run_while_not(SOON, |world| reason(world, &uid) != NO_ROOM_TO_GROW));
+    world.delete(&other);
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "there is room now");
 }
 
 #[test]

@@ -21,13 +21,15 @@ use crate::{
     lab::Lab,
     node::Node,
     node_init::WATCHDOG,
-    process::find_all,
+    process::{Found, find_all, kill_and_wait},
 };
 
 /// Unfed for as long, the node is reset. Below the 10 s after which its VMs may run elsewhere, if F and W are 5 s.
 pub const TIMEOUT: Duration = Duration::from_secs(8);
 /// How often pipes are read.
 const BEAT: Duration = Duration::from_millis(50);
+/// What a node that is killed may take to be gone.
+const OFF_WITHIN: Duration = Duration::from_secs(30);
 /// How often nodes that were switched on are looked for: all processes of the machine are read for it.
 const NODES_EVERY: Duration = Duration::from_secs(1);
 
@@ -62,27 +64,42 @@ struct Watched {
 impl Lab {
     /// Plays all nodes' watchdogs until the process is ended.
     pub fn watch(&self) -> Result<()> {
-        let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
-        let mut looked: Option<Instant> = None;
-        loop {
-            if looked.is_none_or(|at| at.elapsed() >= NODES_EVERY) {
-                looked = Some(Instant::now());
-                self.meet_nodes(&mut watched);
-            }
-            let mut bitten = Vec::new();
-            for (name, one) in &mut watched {
-                one.read();
-                if one.dog.bites(Instant::now()) {
-                    bitten.push(name.clone());
+        thread::scope(|resets| {
+            let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
+            let mut looked: Option<Instant> = None;
+            loop {
+                if looked.is_none_or(|at| at.elapsed() >= NODES_EVERY) {
+                    looked = Some(Instant::now());
+                    self.meet_nodes(&mut watched);
                 }
+                let mut bitten = Vec::new();
+                for (name, one) in &mut watched {
+                    one.read();
+                    if one.dog.bites(Instant::now()) {
+                        bitten.push((name.clone(), one.init));
+                    }
+                }
+                for (name, init) in bitten {
+                    watched.remove(&name);
+                    self.say(&format!("{name} has not fed its watchdog for {TIMEOUT:?}: reset"));
+                    self.cut_power(init)?;
+                    // The rest waits for whoever is changing the lab; the other watchdogs do not.
+                    resets.spawn(move || {
+                        if let Err(error) = self.reset(&name) {
+                            self.say(&format!("{name} was not switched on again: {error}"));
+                        }
+                    });
+                }
+                thread::sleep(BEAT);
             }
-            for name in bitten {
-                watched.remove(&name);
-                self.say(&format!("{name} has not fed its watchdog for {TIMEOUT:?}: reset"));
-                self.reset(&name)?;
-            }
-            thread::sleep(BEAT);
-        }
+        })
+    }
+
+    // A reset line asks nobody: all of the node ends now, whatever is being done with the lab.
+    fn cut_power(&self, init: i32) -> Result<()> {
+        let bitten = |process: &Found| process.is_node_init && process.pid == init;
+        let first: Vec<Found> = find_all(&self.layout).into_iter().filter(bitten).collect();
+        kill_and_wait(&first, OFF_WITHIN)
     }
 
     fn meet_nodes(&self, watched: &mut BTreeMap<String, Watched>) {

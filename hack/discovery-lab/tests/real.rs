@@ -10,6 +10,7 @@ use std::{
 };
 
 use discovery_lab::{GUESTS_IN_NODE, Lab, Layout, wait_for};
+use rustix::fs::{FlockOperation, flock};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Nothing here takes longer, even beside a build.
@@ -280,8 +281,13 @@ fn a_node_that_does_not_feed_its_watchdog_is_reset() {
     write("n2", "1V");
     // It works however still the node stands.
     lab.must(&["nemesis", "stall", "--node", "n1", "--all-but-guests"]);
+    // Nor does it wait for a command that is changing the lab.
+    let held = fs::File::create(lab.layout.dir.join("lock")).expect("the lab has made it");
+    flock(&held, FlockOperation::LockExclusive).expect("nobody changes the lab now");
+    wait_for("n1 to be off", SOON, "", || boot("n1").is_empty()).expect("it was armed");
+    drop(held);
     wait_for("n1 to be reset", SOON, "", || !["", &*before[0]].contains(&&*boot("n1")))
-        .expect("it was armed");
+        .expect("its power is back");
     assert_eq!(boot("n2"), before[1], "it was disarmed");
     wait_for("n1", SOON, "", || lab.ready_nodes() == ["n1", "n2"]).expect("it boots again");
 }

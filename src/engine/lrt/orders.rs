@@ -95,7 +95,7 @@ impl Lrt {
         let size = |vm: &VmDefinition| Resources::of(vm.cpus, vm.memory);
         let more = size(&vm.definition).minus(&vmh.record.held());
         if vm.run && more != Resources::default() && !free.holds(&more) {
-            vmh.reason = Some(format!(
+            vmh.refused = Some(format!(
                 "keeps its old size: {} more memory and {} more cpus are needed on {}, {} is free",
                 solver::bytes(more.memory),
                 more.cpu_milli / 1000,
@@ -103,12 +103,12 @@ impl Lrt {
                 solver::bytes(free.memory)
             ));
             // All else of the order holds: it may have arrived, or have to leave.
-            let (as_it_is, reason) = (vmh.record.definition.clone(), vmh.reason.clone());
+            let as_it_is = vmh.record.definition.clone();
             vmh.obey(as_it_is, goal(vm), ctx);
             vmh.take_part(vm.transit.clone(), ctx);
-            vmh.reason = reason;
             return;
         }
+        vmh.refused = None;
         vmh.obey(vm.definition.clone(), goal(vm), ctx);
         vmh.take_part(vm.transit.clone(), ctx);
     }

@@ -70,6 +70,8 @@ pub struct Vmh {
     pub may_restart: bool,
     /// Why it is not as it should be.
     pub reason: Option<String>,
+    /// Why it is not as its handler last said: it runs on as it was before.
+    pub refused: Option<String>,
     /// How far its migration is.
     pub moved: MoveProgress,
     /// Why it does not leave its node, which is to be emptied.
@@ -119,6 +121,7 @@ impl Vmh {
             domain: None,
             may_restart: false,
             reason: None,
+            refused: None,
             moved: MoveProgress::Open,
             cannot_leave: None,
             left_alone_until: Instant::ZERO,
@@ -641,6 +644,15 @@ impl Vmh {
         }
     }
 
+    /// Why it is not as it should be, was last ordered to be, or should leave: the first of these that holds.
+    #[must_use]
+    pub fn why(&self) -> Option<String> {
+        let here = self.reason.clone().or_else(|| self.refused.clone());
+        let leave =
+            || self.cannot_leave.as_ref().map(|why| format!("cannot leave its node: {why}"));
+        here.or_else(leave)
+    }
+
     /// What its handler is told.
     #[must_use]
     pub fn observed(&self, now: Instant) -> VmObserved {
@@ -654,9 +666,7 @@ impl Vmh {
             accepted: definition.revision,
             phase: self.phase(now),
             domain: self.domain.clone(),
-            reason: self.reason.clone().or_else(|| {
-                self.cannot_leave.as_ref().map(|why| format!("cannot leave its node: {why}"))
-            }),
+            reason: self.why(),
             restarts: self.record.restarts,
             transit: self.record.transit.clone(),
             moved: self.moved.clone(),
