@@ -175,6 +175,39 @@ fn what_has_no_room_to_grow_says_so_also_after_its_guest_was_started_again() {
 }
 
 #[test]
+fn a_move_that_fails_ends_though_another_vm_has_no_room_to_grow_where_it_was_to_go() {
+    let mut world = world(2, 1);
+    let [first, second] = [NodeName::from("n1"), NodeName::from("n2")];
+    let cordon = |world: &mut World, node: &NodeName, schedulable| {
+        world.declare_node(node, |declared| declared.schedulable = schedulable);
+    };
+    cordon(&mut world, &first, false);
+    let mut ve = spec(1, 1);
+    let uid = apply(&mut world, "ve", ve.clone());
+    let other = apply(&mut world, "other", spec(1, 5));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid) && is_ready(world, &other)));
+    cordon(&mut world, &first, true);
+    cordon(&mut world, &second, false);
+    ve.members.push(MemberSpec { name: MemberName::from("db"), ..ve.members[0].clone() });
+    apply(&mut world, "ve", ve.clone());
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    cordon(&mut world, &second, true);
+    ve.members[0].memory = 4 * GIB;
+    apply(&mut world, "ve", ve);
+    assert!(world.run_while_not(SOON, |world| reason(world, &uid) == NO_ROOM_TO_GROW));
+
+    world.migration_faults = (1.0, 0.0);
+    world.declare_node(&first, |declared| declared.maintenance = true);
+    let failed = |world: &World| world.happened.iter().any(|(_, _, h)| h.reason == "MoveFailed");
+    assert!(world.run_while_not(SOON, failed), "it is known that it stays");
+    world.migration_faults = (0.0, 0.0);
+    let left = |world: &World| {
+        world.running().iter().all(|(_, on)| *on == second) && running(world, &uid) == 2
+    };
+    assert!(world.run_while_not(SOON, left), "it is tried again");
+}
+
+#[test]
 fn the_goal_of_the_cluster_chooses_within_the_partition() {
     for (goal, most) in [(Goal::Balance, 5), (Goal::Pack, 8), (Goal::Stay, 8)] {
         let mut world = world_with(2, 1, goal);

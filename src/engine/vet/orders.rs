@@ -25,9 +25,19 @@ pub(super) struct Sent {
     pub(super) lease: u64,
     open: u64,
     pub(super) vms: Vec<OrderedVm>,
+    /// The node has said what there is under this order, or a newer one.
     pub(super) confirmed: bool,
+    /// It has not been able to do all of it: it is told again, in a while.
+    pub(super) again: bool,
     pub(super) repeat_at: Instant,
     pub(super) tries: u32,
+}
+
+impl Sent {
+    /// It is to be repeated.
+    pub(super) fn is_open(&self) -> bool {
+        !self.confirmed || self.again
+    }
 }
 
 impl Veh {
@@ -57,14 +67,14 @@ impl Veh {
                 rooms.registers.change(&self.ve, |record| record.order += 1);
                 let order = rooms.registers.read(&self.ve).map_or(0, |record| record.order);
                 let repeat_at = ctx.now;
-                let confirmed = false;
-                let sent = Sent { order, lease, open, vms, confirmed, repeat_at, tries: 0 };
+                let (confirmed, again) = (false, false);
+                let sent = Sent { order, lease, open, vms, confirmed, again, repeat_at, tries: 0 };
                 self.sent.insert(node, sent);
             }
         }
         let handler = ctx.node.clone();
         for (node, sent) in &mut self.sent {
-            if !sent.confirmed && sent.repeat_at <= ctx.now {
+            if sent.is_open() && sent.repeat_at <= ctx.now {
                 let pause = REPEAT_AFTER * 2_u32.saturating_pow(sent.tries.min(8));
                 sent.repeat_at = ctx.now + pause.min(REPEAT_MAX);
                 sent.tries += 1;
