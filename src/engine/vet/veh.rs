@@ -310,10 +310,7 @@ impl Veh {
             lost.iter().filter(|id| held.contains_key(*id)).for_each(|id| leaves(record, id, from));
             record.lost.extend(lost);
             has_ended(record, from, |id| !held.contains_key(id));
-            let placed = record.placements.values().any(|placement| {
-                let to = placement.moving.as_ref().map(|moving| &moving.to);
-                placement.node == *from || to == Some(from)
-            });
+            let placed = record.placements.values().any(|placement| placement.node == *from);
             if empty && !placed {
                 record.owing.retain(|node| node != from);
             }
