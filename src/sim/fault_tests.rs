@@ -282,6 +282,19 @@ fn what_is_being_started_under_a_lost_lease_does_not_run_under_the_next_one() {
     }
 }
 
+/// Each once ended astray: a VM without room to grow kept its node from confirming anything (2525, 5090, 6365); the empty word of a
+/// target that had lost its records, or its power, was asked for hundreds of times a second (4086, 4146).
+#[test]
+fn seeds_of_the_fuzz_that_once_broke_stay_whole() {
+    let shape = Shape { nodes: 5, ves: 4, faults: 25, kinds: FaultKind::ALL.to_vec() };
+    for seed in [2525, 4086, 4146, 5090, 6365] {
+        let outcome = fuzz::run(seed, &shape);
+        assert!(!outcome.fired.is_empty(), "faults fire with seed {seed}");
+        assert_eq!(outcome.broken, None, "seed {seed}");
+        assert!(outcome.events < 60_000, "seed {seed}: a storm of {} events", outcome.events);
+    }
+}
+
 #[test]
 fn a_seed_under_all_faults_is_the_same_twice_and_has_nothing_broken() {
     let shape = Shape { nodes: 5, ves: 3, faults: 20, kinds: FaultKind::ALL.to_vec() };

@@ -105,6 +105,14 @@ pub fn part_of_target(
     Some((moving.to.clone(), vm))
 }
 
+/// A node is told to have a VM that is on its way to it.
+pub(super) fn is_target(record: &VeRecord, node: &NodeName) -> bool {
+    let mut all = record.placements.iter();
+    all.any(|(id, placement)| {
+        part_of_target(record, id, placement).is_some_and(|(to, _)| to == *node)
+    })
+}
+
 /// A VM that is to move.
 struct Wanted {
     id: VmId,
@@ -194,6 +202,9 @@ impl Veh {
                 _ if !wanted => Some(Next::Over("called off".into())),
                 Some(MoveProgress::CannotArrive(why)) => Some(Next::Over(why.clone())),
                 Some(MoveProgress::Ready) => Some(Next::Step(MoveStep::Going)),
+                None if self.knows_nothing_of(&moving.to, id, moving.epoch) => {
+                    Some(Next::Over(format!("{} has lost its promise", moving.to)))
+                }
                 _ if !rooms.is_live(&moving.to) => {
                     Some(Next::Over(format!("{} does not answer", moving.to)))
                 }
@@ -225,6 +236,13 @@ impl Veh {
                 self.has_forgotten(&moving.to, id, record).then_some(Next::Over(why))
             }
         }
+    }
+
+    /// A node has answered the very order that it is to have this VM, and does not have it: its records are lost.
+    fn knows_nothing_of(&self, node: &NodeName, id: &VmId, epoch: u64) -> bool {
+        let is_it = |vm: &OrderedVm| vm.definition.id == *id && vm.definition.epoch == epoch;
+        let answered = self.sent.get(node).is_some_and(|s| s.confirmed && s.vms.iter().any(is_it));
+        answered && self.is_up_to_date(node)
     }
 
     fn is_still_wanted(&self, record: &VeRecord, source: &NodeName, why: MoveReason) -> bool {

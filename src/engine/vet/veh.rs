@@ -311,7 +311,10 @@ impl Veh {
             record.lost.extend(lost);
             has_ended(record, from, |id| !held.contains_key(id));
             let placed = record.placements.values().any(|placement| placement.node == *from);
-            if empty && !placed {
+            if moves::is_target(record, from) {
+                // Its word decides the move, also one that it has nothing.
+                owe(record, from);
+            } else if empty && !placed {
                 record.owing.retain(|node| node != from);
             }
         });
