@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use rand::RngExt;
+use rand::rngs::ChaCha8Rng;
 
 use super::world::{Event, World};
-use crate::engine::effect::{Action, ClusterAction, Effects};
-use crate::engine::id::NodeName;
-use crate::engine::input::{ClusterInput, Input};
+use crate::engine::effect::{Action, ClusterAction, Effects, HypervisorCommand};
+use crate::engine::host::{DomainSeen, Failure, FailureKind};
+use crate::engine::id::{NodeName, VmId};
+use crate::engine::input::{ClusterInput, HypervisorInput, Input};
 use crate::engine::record::{Kept, Record};
 use crate::engine::replica::Replica;
 use crate::engine::wire::Message;
@@ -162,5 +164,61 @@ impl World {
             | ClusterAction::ReportSilent(_)
             | ClusterAction::Happened(_) => {}
         }
+    }
+
+    /// A hypervisor comes to a command.
+    pub(super) fn command(
+        &mut self,
+        (node, life, request): (NodeName, u64, u64),
+        command: &HypervisorCommand,
+    ) {
+        let id = command.vm().clone();
+        let (refuses, denies) = self.command_faults;
+        let fails = |rng: &mut ChaCha8Rng, chance: f64| chance > 0.0 && rng.random_bool(chance);
+        let failure = |kind, message: &str| Err(Failure { kind, message: message.to_owned() });
+        if fails(&mut self.rng, refuses) {
+            self.commands_failed += 1;
+            let refused = failure(FailureKind::Refused, "the hypervisor refuses");
+            return self.command_done(&node, (life, request), id, refused);
+        }
+        let Some(state) = self.nodes.get_mut(&node) else { return };
+        let result = state.host.carry_out(command, &mut self.starts);
+        self.machines_changed = true;
+        if state.guard.lapsed && !state.guard.is_away() {
+            self.end_all(&node);
+        }
+        if let Ok(shown) = &result
+            && fails(&mut self.rng, denies)
+        {
+            self.commands_failed += 1;
+            let shown = match shown.clone() {
+                Some(seen) => HypervisorInput::Domain(seen),
+                None => HypervisorInput::DomainGone(id.clone()),
+            };
+            let late = failure(FailureKind::TimedOut, "the hypervisor does not answer in time");
+            self.command_done(&node, (life, request), id, late);
+            return self.handle(&node, Input::Hypervisor(shown));
+        }
+        self.command_done(&node, (life, request), id, result);
+    }
+
+    /// A command has ended.
+    pub(super) fn command_done(
+        &mut self,
+        node: &NodeName,
+        (life, request): (u64, u64),
+        id: VmId,
+        result: Result<Option<DomainSeen>, Failure>,
+    ) {
+        let input = match result {
+            _ if self.nodes.get(node).is_some_and(|state| state.life == life) => {
+                HypervisorInput::Done { request, id, result }
+            }
+            // An earlier life asked for it: the present one sees only what came of it.
+            Ok(Some(seen)) => HypervisorInput::Domain(seen),
+            Ok(None) => HypervisorInput::DomainGone(id),
+            Err(_) => return,
+        };
+        self.handle(node, Input::Hypervisor(input));
     }
 }

@@ -24,6 +24,11 @@ const GIB: u64 = 1 << 30;
 /// In one world of so many machines can be switched off from outside, which takes this time.
 const SWITCHES: u64 = 4;
 const SWITCHES_IN: Duration = Duration::from_millis(1500);
+/// In one world of so many hypervisors fail: how likely they refuse a command, and do one and say that they have not.
+const FAILING: (u64, f64, f64) = (4, 0.1, 0.05);
+/// In one world of so many guests are busy, and change how busy they are with each change that people make: up to so much of a
+/// processor each, thousandths.
+const BUSY: (u64, u64) = (4, 5_000);
 /// How likely a migration fails, and that its last answer is lost.
 const MIGRATION_FAULTS: (f64, f64) = (0.15, 0.15);
 /// How likely people take back what they have just changed.
@@ -108,6 +113,9 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
     if migrations {
         world.migration_faults = MIGRATION_FAULTS;
     }
+    if seed % FAILING.0 == 2 {
+        world.command_faults = (FAILING.1, FAILING.2);
+    }
     let mut outcome = Outcome { seed, ..Outcome::default() };
     let first = steps.iter().find(|step| matches!(step.what, What::Fault(..)));
     let mut before = None;
@@ -122,6 +130,9 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
         if let Some(word) = take(&mut world, conditions.nodes, step) {
             *outcome.fired.entry(word).or_default() += 1;
         }
+        if seed % BUSY.0 == 1 && matches!(step.what, What::Change) {
+            make_busy(&mut world, step.chance);
+        }
     }
     let calm = world.run_while_not(ALL_OVER, |world| world.under_way == 0);
     outcome.fault_events = before.map_or(0, |before| world.events - before);
@@ -130,6 +141,10 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
         outcome.fired.insert("migration", world.migrations.iter().filter_map(broke).sum());
     }
     world.migration_faults = (0.0, 0.0);
+    world.command_faults = (0.0, 0.0);
+    if world.commands_failed > 0 {
+        outcome.fired.insert("command", world.commands_failed);
+    }
     for name in world.names() {
         world.declare_node(&name, |declared| {
             declared.schedulable = true;
@@ -200,6 +215,15 @@ fn take(world: &mut World, nodes: usize, step: &Step) -> Option<&'static str> {
         }
     }
     None
+}
+
+/// Guests are more or less busy than before.
+fn make_busy(world: &mut World, chance: u64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(!chance);
+    for (id, _) in world.running() {
+        let load = if rng.random_bool(0.5) { rng.random_range(0..BUSY.1) } else { 0 };
+        world.set_load(&id, load);
+    }
 }
 
 /// People take back what they have changed, unless it is deleted.

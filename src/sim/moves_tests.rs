@@ -226,6 +226,25 @@ fn an_overloaded_node_is_relieved_by_live_migration_within_the_constraints() {
     assert!(moved >= 10, "{moved}");
 }
 
+/// A time at which they would have been tried again stood in the past, and woke the agent up without a pause.
+#[test]
+fn vms_that_wait_for_others_to_leave_let_their_agent_rest() {
+    let mut world = world(3, 0);
+    world.command_faults = (0.0, 1.0);
+    let ves = ["a", "b", "c", "d", "e"].map(|name| apply(&mut world, name, spec(3, 1)));
+    let ready = |world: &World| ves.iter().all(|uid| is_ready(world, uid));
+    assert!(world.run_while_not(SOON, ready));
+    assert!(world.commands_failed >= 15, "each start was said to have failed");
+    world.command_faults = (0.0, 0.0);
+    let node = NodeName::from("n1");
+    let here = world.running().into_iter().filter(|(_, on)| *on == node).count();
+    assert!(here > 3, "more than may leave at a time: {here}");
+    maintain(&mut world, &node, true);
+    let left = |world: &World| is_empty(world, &node) && ready(world);
+    assert!(world.run_while_not(SOON, left), "{:?}", world.broken);
+    assert_eq!(world.broken, vec![]);
+}
+
 #[test]
 fn migrations_that_fail_or_lose_their_last_answer_leave_one_instance_with_its_memory() {
     let (mut failed, mut lost) = (0, 0);

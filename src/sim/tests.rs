@@ -368,3 +368,29 @@ fn an_environment_is_claimed_once_whatever_its_number_of_vms() {
     assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
     assert_eq!(world.api.writes.get("claim"), Some(&1));
 }
+
+#[test]
+fn a_deletion_says_what_keeps_it() {
+    let mut world = world(3, 1);
+    let uid = apply(&mut world, "shop", spec(3, 1));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    let node = world.running().pop().expect("it runs").1;
+    world.command_faults = (1.0, 0.0);
+    world.delete(&uid);
+    let said = |world: &World| {
+        let status = world.api.get(&uid).and_then(|object| object.status.clone());
+        status.map(|status| status.ready.message).unwrap_or_default()
+    };
+    let says = |world: &World| said(world).contains("(web-") && said(world).contains("refuses");
+    assert!(world.run_while_not(SOON, says), "{}", said(&world));
+    assert!(world.commands_failed > 0, "the hypervisors refused");
+    world.power_off(&node);
+    let silent = |world: &World| {
+        said(world).contains(&format!("{node} (")) && said(world).contains("silent")
+    };
+    assert!(world.run_while_not(SOON, silent), "{}", said(&world));
+    world.command_faults = (0.0, 0.0);
+    let gone = |world: &World| world.api.get(&uid).is_none();
+    assert!(world.run_while_not(Duration::from_secs(180), gone), "{}", said(&world));
+    assert_eq!(world.broken, vec![]);
+}

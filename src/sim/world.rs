@@ -18,9 +18,8 @@ use super::network::{Network, Quality};
 use crate::engine::Engine;
 use crate::engine::effect::{ClusterAction, Effects, HypervisorCommand};
 use crate::engine::guard::{Allowance, GuardInput};
-use crate::engine::host::{DomainSeen, Failure};
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
-use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared, VeDeclared};
+use crate::engine::input::{ClusterInput, Input, NodeDeclared, VeDeclared};
 use crate::engine::invariants::{Broken, held_and_wanted, taken_away};
 use crate::engine::lease::Times;
 use crate::engine::lrt::ZONE_LABEL;
@@ -178,7 +177,7 @@ pub struct World {
     pub(super) flights: BTreeMap<u64, Flight>,
     pub(super) flights_so_far: u64,
     /// Starts of VMs so far, in all.
-    starts: u64,
+    pub(super) starts: u64,
     /// How often guards have ended VMs.
     pub lapses: u64,
     /// How often watchdogs have reset nodes.
@@ -188,6 +187,10 @@ pub struct World {
     /// How likely it is that a migration fails, and that its last answer is lost: then both ends have the VM, and the
     /// target's is paused.
     pub migration_faults: (f64, f64),
+    /// How likely it is that a hypervisor refuses a command, and that it does it and says that it has not.
+    pub command_faults: (f64, f64),
+    /// How many commands failed for that.
+    pub commands_failed: u64,
     /// How migrations ended: arrived, failed, aborted, answer lost.
     pub migrations: BTreeMap<&'static str, u64>,
     pub(super) goal: Goal,
@@ -261,6 +264,8 @@ impl World {
             resets: 0,
             loads: BTreeMap::new(),
             migration_faults: (0.0, 0.0),
+            command_faults: (0.0, 0.0),
+            commands_failed: 0,
             migrations: BTreeMap::new(),
             rng: ChaCha8Rng::seed_from_u64(setup.seed),
             seed: setup.seed,
@@ -534,13 +539,7 @@ impl World {
                     }
                     HypervisorCommand::AbortMigration(id) => self.abort_migration(&node, &id),
                     command => {
-                        let id = command.vm().clone();
-                        let result = state.host.carry_out(&command, &mut self.starts);
-                        self.machines_changed = true;
-                        if state.guard.lapsed && !state.guard.is_away() {
-                            self.end_all(&node);
-                        }
-                        self.command_done(&node, (life, request), id, result);
+                        self.command((node, life, request), &command);
                     }
                 }
             }
@@ -557,25 +556,6 @@ impl World {
             Event::Over(over) => self.fault_over(*over),
         }
         self.check_machines();
-    }
-
-    pub(super) fn command_done(
-        &mut self,
-        node: &NodeName,
-        (life, request): (u64, u64),
-        id: VmId,
-        result: Result<Option<DomainSeen>, Failure>,
-    ) {
-        let input = match result {
-            _ if self.nodes.get(node).is_some_and(|state| state.life == life) => {
-                HypervisorInput::Done { request, id, result }
-            }
-            // An earlier life asked for it: the present one sees only what came of it.
-            Ok(Some(seen)) => HypervisorInput::Domain(seen),
-            Ok(None) => HypervisorInput::DomainGone(id),
-            Err(_) => return,
-        };
-        self.handle(node, Input::Hypervisor(input));
     }
 
     /// Something reaches an agent. What it does not come to take waits.

@@ -147,7 +147,42 @@ impl World {
     }
 
     pub fn until_within(&self, limit: Duration, what: &str, holds: impl FnMut() -> bool) {
-        wait_for(what, limit, "", holds).unwrap_or_else(|error| panic!("{error}"));
+        let held = wait_for(what, limit, "", holds);
+        held.unwrap_or_else(|error| panic!("{error}\n{}", self.beliefs()));
+    }
+
+    /// What each agent believes of this namespace's environments, a line each: for a test that fails.
+    fn beliefs(&self) -> String {
+        let of = |node: &String| {
+            let ask = ["curl", "--silent", "--max-time", "2", "http://127.0.0.1:7401/debug/engine"];
+            let told = self.lab.exec(node, &ask).map_err(|error| error.to_string())?;
+            let told: Value = serde_json::from_str(&told).map_err(|error| error.to_string())?;
+            let ours = |name: &Value| {
+                let name = name.as_str().unwrap_or_default();
+                name.split('/').next() == Some(self.cluster.namespace.as_str())
+            };
+            let ves = told["ves"].as_array().into_iter().flatten();
+            let ves: Vec<&Value> =
+                ves.filter(|ve| ours(&ve["name"]) && ve["tombstone"] != true).collect();
+            let vms = told["vms"].as_array().into_iter().flatten();
+            let vms = vms.filter(|vm| {
+                vm["record"]["definition"]["ve"]["namespace"] == self.cluster.namespace.as_str()
+            });
+            let vms: Vec<String> = vms
+                .map(|vm| {
+                    let (id, phase, why) =
+                        (&vm["record"]["definition"]["id"], &vm["phase"], &vm["reason"]);
+                    format!("{id} {phase} {why} {}", vm["record"]["transit"])
+                })
+                .collect();
+            let (strays, life) = (&told["strays"], &told["incarnation"]);
+            Ok(format!("life {life}, handles {ves:?}, has {vms:?}, strays {strays}"))
+        };
+        let line = |node: String| {
+            let told: Result<String, String> = of(&node);
+            format!("  {node}: {}\n", told.unwrap_or_else(|error| error))
+        };
+        self.lab.nodes().into_iter().map(line).collect()
     }
 
     /// This namespace's domains that have a QEMU process, each with libvirt's word for its state. One that has two, as in a
@@ -213,7 +248,12 @@ impl World {
     }
 
     pub fn delete(&self, name: &str) {
-        self.cluster.must(&["delete", "ve", name, "--timeout=120s"], "");
+        let output = self.cluster.kubectl(&["delete", "ve", name, "--timeout=120s"], "");
+        if !output.status.success() {
+            let status = self.ve(name).unwrap_or_default()["status"]["conditions"].to_string();
+            let said = String::from_utf8_lossy(&output.stderr);
+            panic!("{name} is not deleted: {said}{status}\n{}", self.beliefs());
+        }
     }
 
     /// Whether these words have been told of an environment by an Event.

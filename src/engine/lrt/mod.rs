@@ -457,6 +457,7 @@ impl Lrt {
             for (id, vmh) in &mut self.vms {
                 if vmh.wants_to_leave() {
                     if leaving >= self.limits.out {
+                        vmh.lets_others_leave();
                         continue;
                     }
                     leaving += 1;

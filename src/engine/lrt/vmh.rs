@@ -330,6 +330,11 @@ impl Vmh {
         ctx.keep(Kept::Vm(self.record.clone()));
     }
 
+    /// As many others leave as may: it is looked at again when one of them has left, at no time of its own.
+    pub(super) fn lets_others_leave(&mut self) {
+        self.retry_at = Instant::ZERO;
+    }
+
     /// The hypervisor's connection came back: what waited for it need not wait longer.
     pub fn hurry(&mut self) {
         self.retry_at = Instant::ZERO;

@@ -42,7 +42,7 @@ pub fn of(
     let declared = &record.declared;
     let vms = vms(record, veh, rooms, is_live);
     let words = if declared.deleting {
-        deleting(record, is_live)
+        deleting(record, veh, is_live)
     } else if declared.spec.state == VeState::Terminated {
         terminated(&vms)
     } else {
@@ -130,12 +130,9 @@ fn why_unknown(record: &VeRecord, veh: &Veh, node: &NodeName, id: &VmId) -> Stri
     words.unwrap_or_else(|| format!("node {node} is silent"))
 }
 
-fn deleting(record: &VeRecord, is_live: &dyn Fn(&NodeName) -> bool) -> Words {
-    let owing: Vec<String> = record
-        .owing
-        .iter()
-        .map(|node| if is_live(node) { node.to_string() } else { format!("{node} (silent)") })
-        .collect();
+fn deleting(record: &VeRecord, veh: &Veh, is_live: &dyn Fn(&NodeName) -> bool) -> Words {
+    let owing: Vec<String> =
+        record.owing.iter().map(|node| owes(veh, node, is_live(node))).collect();
     let text = format!("waits for {} to confirm that its VMs are gone", some(&owing));
     Words {
         phase: Phase::Deleting,
@@ -144,6 +141,17 @@ fn deleting(record: &VeRecord, is_live: &dyn Fn(&NodeName) -> bool) -> Words {
         progressing: Condition::yes("Deleting", text),
         settled: false,
     }
+}
+
+/// A node that may have something still, and what keeps it, if that is known.
+fn owes(veh: &Veh, node: &NodeName, is_live: bool) -> String {
+    if !is_live {
+        let words = veh.losses.words(node).unwrap_or("silent");
+        return format!("{node} ({})", words.trim_start_matches(&format!("node {node} ")));
+    }
+    let vms = veh.observed.get(node).into_iter().flat_map(|(_, vms)| vms);
+    let kept = vms.filter_map(|vm| Some((&vm.id, vm.reason.as_ref()?))).next();
+    kept.map_or(node.to_string(), |(id, why)| format!("{node} ({}-{}: {why})", id.member, id.index))
 }
 
 fn terminated(vms: &[VmReport]) -> Words {

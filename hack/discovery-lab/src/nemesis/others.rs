@@ -59,10 +59,14 @@ impl Lab {
     }
 
     pub(super) fn fire_agent_kill(&self, name: &str) -> Result<Fired> {
-        let before = self.agent_processes(name)?;
-        if before.is_empty() {
-            return Err(LabError::NoAgent(name.into()));
-        }
+        // An upgrade that goes on at the same time leaves a node without one for some seconds.
+        let mut before = self.agent_processes(name)?;
+        let there =
+            wait_for(&format!("an agent on {name}"), REPLACED_WITHIN, "see its pod", || {
+                before = self.agent_processes(name).unwrap_or_default();
+                !before.is_empty()
+            });
+        there.map_err(|_| LabError::NoAgent(name.into()))?;
         let at = Instant::now();
         before.iter().for_each(|pid| signal(*pid, Signal::KILL));
         let mut now = BTreeSet::new();

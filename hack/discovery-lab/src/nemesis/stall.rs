@@ -18,19 +18,27 @@ use crate::{
 /// The kernel stops a process at once, unless it waits for a disk.
 const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
+/// Kubernetes starts an agent and a guard again within this time.
+const THERE_WITHIN: Duration = Duration::from_secs(30);
+
 impl Lab {
     pub(super) fn fire_stall(&self, name: &str, who: Who) -> Result<Fired> {
         let node = self.node(name)?;
         if node.init().is_none() {
             return Err(LabError::NodeIsOff(name.into()));
         }
-        let chosen = chosen(&node, who);
-        let has = |verb: &str| chosen.iter().any(|process| process.is_discovery(verb));
-        if who == Who::AgentAndGuard && !has("guard") {
-            return Err(LabError::NoGuard(name.into()));
-        }
-        if who != Who::AllButGuests && !has("agent") {
-            return Err(LabError::NoAgent(name.into()));
+        // An upgrade that goes on at the same time leaves a node without one for some seconds.
+        let mut chosen = self::chosen(&node, who);
+        let has = |all: &[Inside], verb| all.iter().any(|process| process.is_discovery(verb));
+        let there = wait_for(&format!("whom to stop on {name}"), THERE_WITHIN, "see ps", || {
+            chosen = self::chosen(&node, who);
+            let guard = who != Who::AgentAndGuard || has(&chosen, "guard");
+            guard && (who == Who::AllButGuests || has(&chosen, "agent"))
+        });
+        if there.is_err() {
+            let agent = has(&chosen, "agent");
+            let error = if agent { LabError::NoGuard } else { LabError::NoAgent };
+            return Err(error(name.into()));
         }
         let already = chosen.iter().all(|process| process.state == 'T');
         // Whoever is not stopped yet may start others meanwhile.
