@@ -222,3 +222,30 @@ fn whoever_dies_at_whichever_step_of_a_migration_the_vm_with_the_memory_goes_on(
         }
     }
 }
+
+/// Its source had been told to remove it, removed it when it had left, and did not notice: it was removed again and again, and the
+/// deletion never ended.
+#[test]
+fn an_environment_is_deleted_though_its_vm_leaves_before_its_move_is_given_up() {
+    let mut left = 0;
+    for seed in 0..3 {
+        let mut dry = Case::new(seed);
+        assert!(dry.run_to(Moment::UnderWay), "seed {seed}");
+        let began = dry.world.now();
+        assert!(dry.run_to(Moment::Arrived), "seed {seed}");
+        let takes = dry.world.now().since(began);
+        for early in [5, 20, 60, 120, 200] {
+            let mut case = Case::new(seed);
+            assert!(case.run_to(Moment::UnderWay), "seed {seed}");
+            case.world.run_for(takes.saturating_sub(Duration::from_millis(early)));
+            let uid = case.uid.clone();
+            case.world.delete(&uid);
+            let gone = |world: &World| world.api.get(&uid).is_none();
+            let what = format!("seed {seed}, deleted {early} ms before it would have left");
+            assert!(case.world.run_while_not(SOON, gone), "{what}");
+            assert_eq!(case.world.broken, vec![], "{what}");
+            left += case.world.migrations.get("arrived").copied().unwrap_or(0);
+        }
+    }
+    assert!(left > 0, "some had left before they were told to stay");
+}

@@ -132,7 +132,7 @@ impl Lrt {
         };
         self.dirty.insert(id.ve.clone());
         let outcome = vmh.done(request, result, ctx);
-        if vmh.moved == MoveProgress::Left {
+        if vmh.moved == MoveProgress::Left && outcome != Outcome::Gone {
             return self.unwatch(id, ctx);
         }
         if outcome == Outcome::Gone {
