@@ -90,32 +90,9 @@ pub fn run(seed: u64, shape: &Shape) -> Outcome {
 #[must_use]
 pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played {
     let conditions = Conditions::draw(seed, shape);
-    let mut world = World::new(&Setup {
-        seed,
-        nodes: conditions.nodes,
-        capacity: Resources { cpu_milli: 16_000, memory: memory(seed) },
-        zones: if conditions.nodes >= 3 { 3 } else { 0 },
-        network: Quality::default(),
-        goal: Goal::default(),
-    });
+    let mut world = begin(seed, &conditions);
     world.lives = remember.then(Vec::new);
     world.keeps_little = !remember;
-    let there = |kind| conditions.kinds.contains(&kind);
-    world.set_times(conditions.times);
-    if let Some(timeout) = conditions.watchdog {
-        world.set_watchdog(timeout);
-    }
-    if seed.is_multiple_of(SWITCHES) {
-        world.set_power_switch(Ok(SWITCHES_IN));
-    }
-    world.boot_clocks = there(FaultKind::Clock);
-    let migrations = there(FaultKind::Migration);
-    if migrations {
-        world.migration_faults = MIGRATION_FAULTS;
-    }
-    if seed % FAILING.0 == 2 {
-        world.command_faults = (FAILING.1, FAILING.2);
-    }
     let mut outcome = Outcome { seed, ..Outcome::default() };
     let first = steps.iter().find(|step| matches!(step.what, What::Fault(..)));
     let mut before = None;
@@ -136,7 +113,7 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
     }
     let calm = world.run_while_not(ALL_OVER, |world| world.under_way == 0);
     outcome.fault_events = before.map_or(0, |before| world.events - before);
-    if migrations {
+    if conditions.kinds.contains(&FaultKind::Migration) {
         let broke = |(word, count): (&&str, &u64)| (*word != "arrived").then_some(*count);
         outcome.fired.insert("migration", world.migrations.iter().filter_map(broke).sum());
     }
@@ -154,26 +131,57 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
     let settled = calm && world.run_while_not(SETTLED, |world| astray(world).is_empty());
     outcome.events = world.events;
     outcome.simulated_ms = world.now().0 / 1000;
-    outcome.broken = match world.broken.first() {
-        Some((at, broken)) => {
-            Some(Finding { invariant: broken.invariant, at: *at, what: broken.what.clone() })
-        }
-        None if settled => None,
-        None if !calm => {
-            let what = format!("{} faults have no end", world.under_way);
-            Some(Finding { invariant: "settles", at: world.now(), what })
-        }
-        None => {
-            let what = astray(&world).join("; ");
-            Some(Finding { invariant: "settles", at: world.now(), what })
-        }
-    };
+    outcome.broken = finding(&world, calm, settled);
     let last = world.happened.iter().rev().take(LAST).rev();
     let told = last.map(|(at, node, told)| {
         format!("{:>9.3} s  {node} says {}: {}", seconds(*at), told.reason, told.message)
     });
     let told = told.collect();
     Played { outcome, end: world.now(), told, lives: world.lives.take().unwrap_or_default() }
+}
+
+/// The world of a seed, before anything happens in it.
+fn begin(seed: u64, conditions: &Conditions) -> World {
+    let mut world = World::new(&Setup {
+        seed,
+        nodes: conditions.nodes,
+        capacity: Resources { cpu_milli: 16_000, memory: memory(seed) },
+        zones: if conditions.nodes >= 3 { 3 } else { 0 },
+        network: Quality::default(),
+        goal: Goal::default(),
+    });
+    let there = |kind| conditions.kinds.contains(&kind);
+    world.set_times(conditions.times);
+    if let Some(timeout) = conditions.watchdog {
+        world.set_watchdog(timeout);
+    }
+    if seed.is_multiple_of(SWITCHES) {
+        world.set_power_switch(Ok(SWITCHES_IN));
+    }
+    world.boot_clocks = there(FaultKind::Clock);
+    if there(FaultKind::Migration) {
+        world.migration_faults = MIGRATION_FAULTS;
+    }
+    if seed % FAILING.0 == 2 {
+        world.command_faults = (FAILING.1, FAILING.2);
+    }
+    world
+}
+
+/// What broke first, or is astray in the end.
+fn finding(world: &World, calm: bool, settled: bool) -> Option<Finding> {
+    if let Some((at, broken)) = world.broken.first() {
+        return Some(Finding { invariant: broken.invariant, at: *at, what: broken.what.clone() });
+    }
+    if settled {
+        return None;
+    }
+    let what = if calm {
+        astray(world).join("; ")
+    } else {
+        format!("{} faults have no end", world.under_way)
+    };
+    Some(Finding { invariant: "settles", at: world.now(), what })
 }
 
 /// What each node has: in two of three seeds so little that environments wait for each other.

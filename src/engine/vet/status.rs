@@ -147,10 +147,13 @@ fn deleting(record: &VeRecord, veh: &Veh, is_live: &dyn Fn(&NodeName) -> bool) -
 fn owes(veh: &Veh, node: &NodeName, is_live: bool) -> String {
     if !is_live {
         let words = veh.losses.words(node).unwrap_or("silent");
-        return format!("{node} ({})", words.trim_start_matches(&format!("node {node} ")));
+        return format!(
+            "{node} ({})",
+            words.strip_prefix(&format!("node {node} ")).unwrap_or(words)
+        );
     }
-    let vms = veh.observed.get(node).into_iter().flat_map(|(_, vms)| vms);
-    let kept = vms.filter_map(|vm| Some((&vm.id, vm.reason.as_ref()?))).next();
+    let mut vms = veh.observed.get(node).into_iter().flat_map(|(_, vms)| vms);
+    let kept = vms.find_map(|vm| Some((&vm.id, vm.reason.as_ref()?)));
     kept.map_or(node.to_string(), |(id, why)| format!("{node} ({}-{}: {why})", id.member, id.index))
 }
 
@@ -191,7 +194,7 @@ fn running(
     if active < vms.len() {
         let ends = |vm: &VmReport| {
             let why = vm.reason.as_ref().filter(|_| vm.phase == VmPhase::Waiting)?;
-            Some(format!("{}-{} {why}", vm.id.member, vm.id.index))
+            Some(format!("{} {why}", short(vm)))
         };
         return waiting(veh, phase, (placing, vms.iter().find_map(ends)), making);
     }
@@ -220,20 +223,9 @@ fn running(
     };
     let not_up: Vec<&VmReport> = vms.iter().filter(|vm| !is_up(vm)).collect();
     if not_up.is_empty() {
-        let text = if vms.is_empty() {
-            "no VM is declared".to_owned()
-        } else {
-            let places: Vec<String> = vms
-                .iter()
-                .filter_map(|vm| {
-                    Some(format!("{}-{} on {}", vm.id.member, vm.id.index, vm.node.as_ref()?))
-                })
-                .collect();
-            format!("{} as declared: {}", count(vms.len()), some(&places))
-        };
         return Words {
             phase,
-            ready: Condition::yes("Running", text),
+            ready: Condition::yes("Running", all_up(vms)),
             placed,
             progressing: Condition::no("Running", "nothing is left to do"),
             settled: true,
@@ -263,6 +255,15 @@ fn running(
         progressing: Condition::yes(reason, text),
         settled,
     }
+}
+
+fn all_up(vms: &[VmReport]) -> String {
+    if vms.is_empty() {
+        return "no VM is declared".to_owned();
+    }
+    let place = |vm: &VmReport| Some(format!("{} on {}", short(vm), vm.node.as_ref()?));
+    let places: Vec<String> = vms.iter().filter_map(place).collect();
+    format!("{} as declared: {}", count(vms.len()), some(&places))
 }
 
 fn restarting(vms: &[VmReport], why: &str) -> Words {
