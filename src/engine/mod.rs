@@ -238,7 +238,8 @@ impl Engine {
             let peers = self.dnt.replicas(&key, None, MAX_GUARDIANS);
             let wanted = tenant::guardians(self.registers.own(), peers);
             let wanted = self.failover.then_some(wanted.as_slice());
-            self.tenant.wake(wanted, self.lrt.bound(), &mut self.ctx);
+            let (bound, starting) = (self.lrt.bound(), self.lrt.is_starting());
+            self.tenant.wake(wanted, bound, starting, &mut self.ctx);
         }
         self.tell_silent();
         self.fences.wake(&mut self.ctx);

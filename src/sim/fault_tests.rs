@@ -10,6 +10,7 @@ use super::faults::plan::Shape;
 use super::fuzz;
 use super::tests::{apply, is_ready, spec, world};
 use super::world::World;
+use crate::engine::Engine;
 use crate::engine::host::StopCause;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
 use crate::engine::input::Input;
@@ -234,6 +235,41 @@ fn what_late_messages_raise_from_the_dead_is_removed_and_nobody_spins() {
     assert!(!left, "nothing is left of it");
 }
 
+/// A late word that another node handles an environment: its VMs were told of there for ever, and never bound to their node's
+/// next lease.
+#[test]
+fn who_takes_another_node_for_the_handler_is_told_again() {
+    let mut tried = 0;
+    for seed in 0..4 {
+        let mut world = world(5, seed);
+        world.run_for(Duration::from_secs(10));
+        let names = world.names();
+        let [node, others @ ..] = names.as_slice() else { panic!("there are five") };
+        for name in others {
+            world.declare_node(name, |declared| declared.schedulable = false);
+        }
+        let uid = running(&mut world);
+        let replicas = world.api.get(&uid).expect("it is there").declared.replica_set.clone();
+        let is_replica = |name: &NodeName| replicas.iter().any(|replica| replica.node == *name);
+        let handler = replicas[0].node.clone();
+        let other = others.iter().find(|name| !is_replica(name)).cloned();
+        let (Some(other), true) = (other, handler != *node) else { continue };
+        tried += 1;
+        let tells = |world: &World| {
+            let view = world.engine(node).map(Engine::view);
+            view.and_then(|view| view.vms.first().map(|vm| vm.record.handler.clone()))
+        };
+        assert_eq!(tells(&world), Some(handler.clone()));
+        let message = Box::new(Message::Handler { ve: uid.clone(), node: other.clone() });
+        world.handle(node, Input::Message { from: handler.clone(), message });
+        assert_eq!(tells(&world), Some(other), "it was believed");
+        let right = world.run_while_not(SOON, |world| tells(world) == Some(handler.clone()));
+        assert!(right, "seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+    assert!(tried > 0);
+}
+
 /// What was scaled away was forgotten at once: while its node was still ending it, or was silent, it was placed on another one.
 #[test]
 fn what_is_scaled_away_and_back_runs_nowhere_before_it_has_ended_where_it_was() {
@@ -287,7 +323,7 @@ fn what_is_being_started_under_a_lost_lease_does_not_run_under_the_next_one() {
 #[test]
 fn seeds_of_the_fuzz_that_once_broke_stay_whole() {
     let shape = Shape { nodes: 5, ves: 4, faults: 25, kinds: FaultKind::ALL.to_vec() };
-    for seed in [2525, 4086, 4146, 5090, 6365] {
+    for seed in [2525, 4086, 4146, 5090, 6365, 8160, 8387, 9497, 12799, 14145] {
         let outcome = fuzz::run(seed, &shape);
         assert!(!outcome.fired.is_empty(), "faults fire with seed {seed}");
         assert_eq!(outcome.broken, None, "seed {seed}");

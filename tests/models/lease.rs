@@ -67,6 +67,12 @@ fn a_vm_never_runs_twice_though_it_is_being_started_when_its_lease_is_lost() {
 }
 
 #[test]
+fn a_vm_never_runs_twice_though_its_node_goes_over_to_other_guardians() {
+    let changing = Plan { begins: Begins::Changing, renewals: 1, starts: 0, ..plan() };
+    holds("lease, other guardians", Leases::new(changing));
+}
+
+#[test]
 fn a_guard_that_is_later_than_the_margin_lets_a_vm_run_twice() {
     let plan = Plan { late: 2, ..plan() };
     breaks("lease, a guard that is too late", Leases::new(plan), NEVER_TWICE);

@@ -34,6 +34,7 @@ const TAKEN_OVER: &str = "sometimes: a lease is proven to be over, and the VM ru
 const ENDED: &str = "sometimes: the guard has ended the VM";
 const BACK: &str = "sometimes: the lease was renewed in time, and the VM runs again where it was";
 const ANEW: &str = "sometimes: a lease was lost, and the VM runs again under the next one";
+const CHANGED: &str = "sometimes: the VM has gone over to the next lease, and runs on";
 const IN_TIME: &str =
     "sometimes: what is started as its lease is lost is ended before the next one";
 
@@ -74,6 +75,8 @@ pub enum Begins {
     Placed,
     /// It runs.
     Running,
+    /// It runs, and the holder has opened a second lease: a change of guardians, and its agent was restarted in it.
+    Changing,
     /// It is being started, and the lease is over: the guard has ended everything, and the guardians have promised.
     Lost,
 }
@@ -220,6 +223,18 @@ impl Leases {
         }
     }
 
+    /// The holder's agent comes back with one more lease on its disk, which nobody has heard of.
+    fn open_another(&self, state: &mut State) {
+        let mut node = Node::clone(&self.holder(state));
+        let leases = node.disk.leases.as_mut().expect("it has a lease");
+        let (_, guardians) = leases.held.last().expect("it has a lease").clone();
+        leases.newest += 1;
+        leases.held.push((leases.newest, guardians));
+        node.durable = node.disk.clone();
+        state.nodes[HOLDER] = self.nodes.number(node);
+        self.go(state, Event::Restarts(HOLDER));
+    }
+
     fn first(&self) -> State {
         let began = Instant::ZERO + Duration::from_secs(BEGAN);
         let nodes = [0, 1, 2, 3].map(|at| {
@@ -268,16 +283,19 @@ impl Model for Leases {
         }
         let begins = match self.plan.begins {
             Begins::Placed => vec![],
-            Begins::Running => vec![Event::Starts, Event::HasStarted],
+            Begins::Running | Begins::Changing => vec![Event::Starts, Event::HasStarted],
             Begins::Lost => {
                 let second = Event::Second { slow: false };
                 vec![second, Event::Starts, second, Event::Lapses]
             }
         };
         begins.into_iter().for_each(|event| self.go(&mut state, event));
+        if self.plan.begins == Begins::Changing {
+            self.open_another(&mut state);
+        }
         self.go(&mut state, Event::Asks);
         self.hear_all(&mut state);
-        (state.renewals, state.starts) = (0, 0);
+        (state.renewals, state.starts, state.restarts) = (0, 0, 0);
         vec![state]
     }
 
@@ -432,19 +450,16 @@ impl Model for Leases {
                 Property::sometimes(TAKEN_OVER, |_, s: &State| s.elsewhere),
                 Property::sometimes(ENDED, |model: &Self, s| model.holder(s).machine.lapsed),
             ]);
-            properties.push(if self.plan.begins == Begins::Running {
-                Property::sometimes(BACK, |model: &Self, s| {
+            properties.push(match self.plan.begins {
+                Begins::Running => Property::sometimes(BACK, |model: &Self, s| {
                     let machine = &model.holder(s).machine;
                     machine.vm == Vm::On && nth(machine.bound) == 1 && s.starts > 0
-                })
-            } else {
-                Property::sometimes(ANEW, |model: &Self, s| {
-                    let machine = &model.holder(s).machine;
-                    machine.vm == Vm::On && nth(machine.bound) > 1
-                })
+                }),
+                Begins::Changing => Property::sometimes(CHANGED, runs_under_the_next),
+                Begins::Placed | Begins::Lost => Property::sometimes(ANEW, runs_under_the_next),
             });
         }
-        if self.plan.flaw.is_none() && self.plan.begins != Begins::Running {
+        if self.plan.flaw.is_none() && matches!(self.plan.begins, Begins::Placed | Begins::Lost) {
             properties.push(Property::sometimes(IN_TIME, |model: &Self, s| {
                 let node = model.holder(s);
                 node.machine.cut_short
@@ -476,6 +491,11 @@ impl Model for Leases {
             Event::Restarts(node) => format!("{}: restarts", name(*node)),
         }
     }
+}
+
+fn runs_under_the_next(model: &Leases, state: &State) -> bool {
+    let machine = &model.holder(state).machine;
+    machine.vm == Vm::On && nth(machine.bound) > 1
 }
 
 /// Which of its disk's epochs it is.

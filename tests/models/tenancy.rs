@@ -130,7 +130,8 @@ impl Agent {
     pub fn renew(&mut self) {
         let wanted = guardians(&self.node.own, vec![replica(1), replica(2)]);
         let bound = Some(self.node.machine.bound).filter(|bound| *bound > 0);
-        self.node.tenant.wake(Some(&wanted), bound, &mut self.ctx);
+        let starting = self.is_starting();
+        self.node.tenant.wake(Some(&wanted), bound, starting, &mut self.ctx);
     }
 
     fn is_starting(&self) -> bool {

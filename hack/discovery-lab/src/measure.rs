@@ -8,7 +8,11 @@ mod steps;
 mod tape;
 mod untouched;
 
-use std::{fmt::Write as _, thread, time::Duration};
+use std::{
+    fmt::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
@@ -33,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const CALM: Duration = Duration::from_secs(62);
 /// From a started QEMU to a guest whose processors run; some seconds on a busy host.
 const RUNS_WITHIN: Duration = Duration::from_secs(60);
+/// From a running guest to the agents' log lines of it: a report to the VM's handler.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 /// What befalls the node that holds the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -186,7 +192,13 @@ impl Lab {
             Loss::Power | Loss::Crash => before.to_ns.unwrap_or(at_ns),
             Loss::Cut => at_ns,
         };
-        let steps = Steps::read(&self.layout, VM, &node, at_ns);
+        let mut steps = Steps::read(&self.layout, VM, &node, at_ns);
+        // The kernel tells of the guest sooner than an agent hears of it. Agents that tell nothing are no error.
+        let told_by = Instant::now() + TOLD_WITHIN;
+        while wanted.loss != Loss::Crash && !steps.have_ended() && Instant::now() < told_by {
+            thread::sleep(LOOK_EVERY);
+            steps = Steps::read(&self.layout, VM, &node, at_ns);
+        }
         Ok(sample(at_ns, &before, &after, steps))
     }
 }

@@ -173,14 +173,12 @@ impl Tenant {
         Teller { disk: self.own.disk, life: self.life }
     }
 
-    /// The lease that VMs are bound to from now on. One that guardians may prove to be over takes the place of one that lasts for
-    /// ever only once the guard has a deadline: its answers may be lost, while its guardians know of it.
+    /// The lease that VMs are bound to from now on: the newest that the guard has a deadline for. Its guardians may have promised
+    /// that a newer one is over before they have ever acknowledged it, while the guard lets VMs run on for the older one's sake.
     #[must_use]
     pub fn newest(&self) -> Option<Lease> {
-        let last = self.held.last()?;
-        let armed = self.armed_now().is_some_and(|armed| armed.lease >= last.epoch);
-        let free = self.held.iter().rfind(|held| held.guardians.is_empty());
-        let held = free.filter(|_| !armed).unwrap_or(last);
+        let armed = self.armed_now().map_or(0, |armed| armed.lease);
+        let held = self.held.iter().rfind(|held| held.epoch <= armed).or(self.held.first())?;
         let (holder, guardians) = (self.own.clone(), held.guardians.clone());
         Some(Lease { holder, epoch: held.epoch, guardians })
     }
@@ -270,14 +268,21 @@ impl Tenant {
     }
 
     /// Each second: renewals, and other guardians where they would be better. `wanted` are the best guardians now, nothing if
-    /// nobody is to guard this node; `bound` is the oldest epoch that a VM of this node is bound to.
-    pub fn wake(&mut self, wanted: Option<&[Replica]>, bound: Option<u64>, ctx: &mut Context) {
+    /// nobody is to guard this node; `bound` is the oldest epoch that a VM of this node is bound to. `starting`: the hypervisor may
+    /// be starting something.
+    pub fn wake(
+        &mut self,
+        wanted: Option<&[Replica]>,
+        bound: Option<u64>,
+        starting: bool,
+        ctx: &mut Context,
+    ) {
         if self.renew_at > ctx.now {
             return;
         }
         self.renew_at = ctx.now + RENEW_EVERY;
         self.give_up(bound, ctx);
-        self.choose(wanted, ctx);
+        self.choose(wanted, starting, ctx);
         self.renew(ctx);
         self.tell_guard(ctx);
     }
@@ -305,8 +310,11 @@ impl Tenant {
         }
     }
 
-    fn choose(&mut self, wanted: Option<&[Replica]>, ctx: &mut Context) {
-        if self.ending {
+    fn choose(&mut self, wanted: Option<&[Replica]>, starting: bool, ctx: &mut Context) {
+        // Without records there may be an earlier life's start on its way, allowed by a lease that nobody renews any more. It must
+        // not come to run under another.
+        let outlives = self.held.is_empty() && starting && !has(Bug::StartsOutliveLease);
+        if self.ending || outlives {
             return;
         }
         let (alone, wanted) = (wanted.is_none(), wanted.unwrap_or_default());
@@ -414,7 +422,7 @@ impl Tenant {
         }
     }
 
-    /// The guard has spoken. `starting`: the hypervisor has been told to start something, and has not answered.
+    /// The guard has spoken. `starting`: the hypervisor may be starting something.
     pub fn guard(&mut self, input: &GuardInput, starting: bool, ctx: &mut Context) {
         match input {
             GuardInput::Connected { watchdog } => {
@@ -528,13 +536,13 @@ mod tests {
         let mut tenant = Tenant::recover(replica(1), 1, Times::default(), None);
         let mut ctx = context();
         tenant.guard(&GuardInput::Connected { watchdog: None }, false, &mut ctx);
-        tenant.wake(Some(&[]), Some(0), &mut ctx);
+        tenant.wake(Some(&[]), Some(0), false, &mut ctx);
         let free = tenant.newest().expect("a lease that nobody guards");
         assert_eq!(free.guardians, vec![]);
         let told = tenant.told.clone().expect("the guard is told");
         tenant.guard(&GuardInput::Armed(told), false, &mut ctx);
         ctx.now = at(12);
-        tenant.wake(Some(&guardians), Some(free.epoch), &mut ctx);
+        tenant.wake(Some(&guardians), Some(free.epoch), false, &mut ctx);
         assert_eq!(tenant.report(at(12)).guardians.len(), 3, "there is another one");
         assert_eq!(tenant.newest(), Some(free.clone()), "nobody has answered");
         for guardian in &guardians {
@@ -552,6 +560,48 @@ mod tests {
         assert_eq!(told.until, Some(at(12) + Times::default().lease));
         tenant.guard(&GuardInput::Armed(told), false, &mut ctx);
         assert_eq!(tenant.newest().map(|lease| lease.epoch), Some(free.epoch + 1));
+    }
+
+    /// A majority of the new guardians could promise that the new lease is over, while the guard lets VMs run for the old one's sake.
+    #[test]
+    fn vms_are_bound_to_other_guardians_once_the_guard_has_their_deadline() {
+        let guardians = vec![replica(2), replica(3), replica(4)];
+        let held = vec![(7, guardians.clone()), (8, guardians.clone())];
+        let kept = OwnLeases { newest: 8, held, away: false };
+        let mut tenant = Tenant::recover(replica(1), 1, Times::default(), Some(kept));
+        let mut ctx = context();
+        tenant.guard(&GuardInput::Connected { watchdog: None }, false, &mut ctx);
+        tenant.wake(Some(&guardians), Some(7), false, &mut ctx);
+        let bound = |tenant: &Tenant| tenant.newest().map(|lease| lease.epoch);
+        assert_eq!(bound(&tenant), Some(7), "nobody has acknowledged another one");
+        for epoch in [7, 8] {
+            for guardian in &guardians {
+                let (guardian, by) = (guardian.disk, guardian.node.clone());
+                let said = Said::Renewed { life: 1, sent: at(10) };
+                let message = LeaseMessage { guardian, holder: replica(1), epoch, said };
+                tenant.hear(&by, &message, &mut ctx);
+            }
+        }
+        assert_eq!(bound(&tenant), Some(7), "the guard has not said that it knows");
+        let told = tenant.told.clone().expect("the guard is told");
+        tenant.guard(&GuardInput::Armed(told), false, &mut ctx);
+        assert_eq!(bound(&tenant), Some(8));
+    }
+
+    /// The hypervisor hung with a start, and the agent lost its records: that start came through under the next lease, while the
+    /// VM had been taken over.
+    #[test]
+    fn the_first_lease_waits_until_nothing_is_being_started() {
+        let guardians = vec![replica(2), replica(3), replica(4)];
+        let mut tenant = Tenant::recover(replica(1), 1, Times::default(), None);
+        let mut ctx = context();
+        tenant.guard(&GuardInput::Connected { watchdog: None }, true, &mut ctx);
+        tenant.wake(Some(&guardians), None, true, &mut ctx);
+        assert_eq!(tenant.newest(), None);
+        assert!(ctx.out.persist.is_empty() && ctx.out.actions.is_empty(), "{:?}", ctx.out);
+        ctx.now = at(11);
+        tenant.wake(Some(&guardians), None, false, &mut ctx);
+        assert_eq!(tenant.newest().map(|lease| lease.guardians), Some(guardians));
     }
 
     /// A late answer, after the machine has booted: its clock has begun anew, and may show that time once more.

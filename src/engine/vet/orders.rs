@@ -17,6 +17,8 @@ use crate::engine::wire::{Message, Order, OrderedVm};
 pub(super) const REPEAT_AFTER: Duration = Duration::from_secs(1);
 /// Longest pause between repetitions.
 pub(super) const REPEAT_MAX: Duration = Duration::from_secs(10);
+/// A node that holds VMs says so each ten seconds. One that was not heard for so long may take another node for their handler.
+const UNHEARD_AFTER: Duration = Duration::from_secs(30);
 
 /// An order as last sent to a node.
 #[derive(Debug)]
@@ -27,16 +29,18 @@ pub(super) struct Sent {
     pub(super) vms: Vec<OrderedVm>,
     /// The node has said what there is under this order, or a newer one.
     pub(super) confirmed: bool,
-    /// It has not been able to do all of it: it is told again, in a while.
-    pub(super) again: bool,
+    /// When the node is told again, if nothing new was heard of it.
     pub(super) repeat_at: Instant,
     pub(super) tries: u32,
 }
 
 impl Sent {
-    /// It is to be repeated.
-    pub(super) fn is_open(&self) -> bool {
-        !self.confirmed || self.again
+    /// The node has said what there is under this order. `all`: as it is to be.
+    pub(super) fn answered(&mut self, all: bool, now: Instant) {
+        self.confirmed = all;
+        if all {
+            self.repeat_at = now + UNHEARD_AFTER;
+        }
     }
 }
 
@@ -66,15 +70,14 @@ impl Veh {
             if self.sent.get(&node).is_none_or(|sent| sent.vms != vms || sent.lease != lease) {
                 rooms.registers.change(&self.ve, |record| record.order += 1);
                 let order = rooms.registers.read(&self.ve).map_or(0, |record| record.order);
-                let repeat_at = ctx.now;
-                let (confirmed, again) = (false, false);
-                let sent = Sent { order, lease, open, vms, confirmed, again, repeat_at, tries: 0 };
+                let (confirmed, repeat_at) = (false, ctx.now);
+                let sent = Sent { order, lease, open, vms, confirmed, repeat_at, tries: 0 };
                 self.sent.insert(node, sent);
             }
         }
         let handler = ctx.node.clone();
         for (node, sent) in &mut self.sent {
-            if sent.is_open() && sent.repeat_at <= ctx.now {
+            if sent.repeat_at <= ctx.now {
                 let pause = REPEAT_AFTER * 2_u32.saturating_pow(sent.tries.min(8));
                 sent.repeat_at = ctx.now + pause.min(REPEAT_MAX);
                 sent.tries += 1;

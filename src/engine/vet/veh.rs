@@ -185,7 +185,7 @@ impl Veh {
         if self.fresh {
             return Some(Instant::ZERO);
         }
-        let repeats = self.sent.values().filter(|sent| sent.is_open()).map(|sent| sent.repeat_at);
+        let repeats = self.sent.values().map(|sent| sent.repeat_at);
         let moves = self.moves.next_wakeup();
         let others = moves.into_iter().chain(self.keepers.next_wakeup());
         let others = others.chain(self.losses.next_wakeup());
@@ -258,8 +258,7 @@ impl Veh {
         }
         // A node that is to hold nothing has done so when it holds nothing: its last word may be lost, and
         // it has no reason to repeat it.
-        sent.confirmed = !sent.vms.is_empty() || empty;
-        sent.again = false;
+        sent.answered(!sent.vms.is_empty() || empty, ctx.now);
         self.confirmed(from, &held, empty, rooms, ctx);
         let behind = |vm: &OrderedVm| {
             let seen = self.observed(from, &vm.definition.id);
@@ -268,7 +267,6 @@ impl Veh {
         let lags = self.sent.get(from).is_some_and(|sent| sent.vms.iter().any(behind));
         if lags && let Some(sent) = self.sent.get_mut(from) {
             // It had no room for a larger definition; ask again in a while.
-            sent.again = true;
             sent.repeat_at = ctx.now + REPEAT_MAX;
         }
         let held = |vm: &OrderedVm| {
@@ -278,7 +276,6 @@ impl Veh {
         let held = self.sent.get(from).is_some_and(|sent| sent.vms.iter().any(held));
         if held && let Some(sent) = self.sent.get_mut(from) {
             // Its agent has restarted since.
-            sent.again = true;
             sent.repeat_at = ctx.now + REPEAT_AFTER;
         }
     }

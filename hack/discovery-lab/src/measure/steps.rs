@@ -60,6 +60,11 @@ impl Steps {
         ("  start: placed -> guest runs", |steps, running| Some(running - steps.at(Step::Placed)?)),
     ];
 
+    /// The last step was told.
+    pub fn have_ended(&self) -> bool {
+        self.0.contains_key(&Step::Started)
+    }
+
     fn at(&self, step: Step) -> Option<f64> {
         self.0.get(&step).copied()
     }
@@ -150,6 +155,14 @@ mod tests {
         assert_eq!(of("\"step\":\"suspected\",\"node\":\"n2\""), Some(Step::Suspected));
         assert_eq!(of("\"step\":\"suspected\",\"node\":\"n3\""), None);
         assert_eq!(of("\"step\":\"confused\""), None);
+    }
+
+    #[test]
+    fn they_have_ended_once_the_new_domain_runs() {
+        let mut steps = Steps(BTreeMap::from([(Step::Proven, 9.5), (Step::Placed, 10.0)]));
+        assert!(!steps.have_ended());
+        steps.0.insert(Step::Started, 11.0);
+        assert!(steps.have_ended());
     }
 
     #[test]
