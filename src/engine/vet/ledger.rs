@@ -47,15 +47,16 @@ pub fn update_record(record: &mut VeRecord, declared: VeDeclared) {
     let machine = |member: &MemberSpec| {
         (member.cpus, member.memory, member.boot.clone(), member.disks.clone())
     };
-    for member in &declared.spec.members {
-        let before = record.declared.spec.members.iter().find(|old| old.name == member.name);
-        if before.map(machine) != Some(machine(member)) {
-            record.revisions.insert(member.name.to_string(), declared.generation);
-        }
-    }
     let deleting = declared.deleting || record.declared.deleting;
     let gone = declared.gone || record.declared.gone;
+    // An older one comes late. That it is to be deleted counts all the same.
     if declared.generation >= record.declared.generation {
+        for member in &declared.spec.members {
+            let before = record.declared.spec.members.iter().find(|old| old.name == member.name);
+            if before.map(machine) != Some(machine(member)) {
+                record.revisions.insert(member.name.to_string(), declared.generation);
+            }
+        }
         record.declared = declared;
     }
     record.declared.deleting = deleting;

@@ -413,8 +413,9 @@ impl Veh {
         }
         if record.tombstone {
             // Nothing is left to do but to have that chosen.
-            *self = Self { fresh: false, ..Self::new(self.ve.clone()) };
-            return;
+            let keepers = std::mem::take(&mut self.keepers);
+            *self = Self { fresh: false, keepers, ..Self::new(self.ve.clone()) };
+            return self.look_after_keepers(rooms, ctx);
         }
         let runs = record.declared.is_to_run();
         if !runs {
