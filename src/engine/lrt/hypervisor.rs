@@ -11,7 +11,6 @@ use crate::engine::id::{NodeName, VmId};
 use crate::engine::input::HypervisorInput;
 use crate::engine::record::{Transit, VmGoal};
 use crate::engine::report::MoveProgress;
-use crate::engine::wire::Message;
 
 impl Lrt {
     /// The hypervisor tells.
@@ -149,13 +148,7 @@ impl Lrt {
                 return;
             }
             self.drop_vm(id, ctx);
-            if !self.vms.keys().any(|other| other.ve == id.ve) {
-                self.orders.remove(&id.ve);
-                self.dirty.remove(&id.ve);
-                let (ve, leaving) = (id.ve.clone(), self.is_leaving());
-                let (lease, vms) = (self.permit.newest.clone(), Vec::new());
-                ctx.send(&handler, Message::Observed { ve, order, leaving, lease, vms });
-            }
+            self.tell_nothing_left(&id.ve, (&handler, order), ctx);
         }
     }
 }

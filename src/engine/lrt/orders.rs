@@ -7,7 +7,7 @@ use super::{Lrt, solver};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::effect::{Action, HypervisorCommand};
-use crate::engine::id::VmId;
+use crate::engine::id::{NodeName, VeUid, VmId};
 use crate::engine::record::{Promise, Start, Transit, VmGoal, VmRecord};
 use crate::engine::spec::{Resources, VmDefinition};
 use crate::engine::wire::{Message, Order, OrderedVm};
@@ -36,13 +36,27 @@ impl Lrt {
         if self.vms.keys().any(|id| id.ve == order.ve) {
             self.orders.insert(order.ve.clone(), order.order);
             self.dirty.insert(order.ve);
-        } else if self.shown && self.strays.keys().all(|id| id.ve != order.ve) {
-            self.orders.remove(&order.ve);
-            let (ve, order, handler) = (order.ve, order.order, order.handler);
-            let (leaving, lease) = (self.is_leaving(), self.permit.newest.clone());
-            let vms = Vec::new();
-            ctx.send(&handler, Message::Observed { ve, order, leaving, lease, vms });
+        } else {
+            self.tell_nothing_left(&order.ve, (&order.handler, order.order), ctx);
         }
+    }
+
+    /// The last word to a handler: nothing of its environment is here, nor a domain that nobody knows.
+    pub(super) fn tell_nothing_left(
+        &mut self,
+        ve: &VeUid,
+        (handler, order): (&NodeName, u64),
+        ctx: &mut Context,
+    ) {
+        let mut left = self.vms.keys().chain(self.strays.keys());
+        if !self.shown || left.any(|id| id.ve == *ve) {
+            return;
+        }
+        self.orders.remove(ve);
+        self.dirty.remove(ve);
+        let (ve, leaving) = (ve.clone(), self.is_leaving());
+        let (lease, vms) = (self.permit.newest.clone(), Vec::new());
+        ctx.send(handler, Message::Observed { ve, order, leaving, lease, vms });
     }
 
     fn unlisted(&mut self, id: &VmId, order: &Order, ctx: &mut Context) {
