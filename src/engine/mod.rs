@@ -457,6 +457,12 @@ impl Engine {
                 }
                 self.reconcile(&ve);
             }
+            Some(Turn::Answers(ve, by)) => {
+                let now = self.ctx.now;
+                if self.vehs.get_mut(&ve).is_some_and(|veh| veh.answered(&by, now)) {
+                    self.reconcile(&ve);
+                }
+            }
             None => {}
         }
     }

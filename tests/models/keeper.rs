@@ -168,7 +168,7 @@ impl Agent {
                 self.chosen.extend(proposed);
                 self.held_back(|_| ());
             }
-            Some(Turn::Deposed(_) | Turn::LostDisk(..)) | None => {}
+            Some(Turn::Deposed(_) | Turn::LostDisk(..) | Turn::Answers(..)) | None => {}
         }
     }
 

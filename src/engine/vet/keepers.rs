@@ -20,6 +20,8 @@ const REPLACE_REMOVED_AFTER: Duration = Duration::from_secs(5);
 const TAKE_BACK_AFTER: Duration = Duration::from_secs(5);
 /// The next change is not tried before.
 const CHANGE_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// A node that is to become a member is asked again after this time, and its answer counts for as long.
+const ANSWER_COUNTS_FOR: Duration = Duration::from_millis(500);
 
 /// What a handler knows of the members of its replica set.
 #[derive(Debug, Default)]
@@ -30,6 +32,15 @@ pub struct Keepers {
     look_at: Option<Instant>,
     /// A change was taken back: the next one is not tried before.
     not_before: Option<Instant>,
+    /// Those that are to become members, and are asked first.
+    invited: BTreeMap<Replica, Invitation>,
+}
+
+/// A node that is to become a member is asked whether it is there.
+#[derive(Debug)]
+struct Invitation {
+    asked: Instant,
+    answered: Option<Instant>,
 }
 
 impl Keepers {
@@ -48,6 +59,12 @@ impl Veh {
     /// A member answers from another disk.
     pub fn lost_disk(&mut self, node: NodeName) {
         self.keepers.lost.insert(node);
+    }
+
+    /// A node answers the handler. Tells whether it was asked because it is to become a member.
+    pub fn answered(&mut self, by: &Replica, now: Instant) -> bool {
+        let invited = self.keepers.invited.get_mut(by);
+        invited.is_some_and(|invited| invited.answered.replace(now).is_none())
     }
 
     /// Changes the replica set if a member of it is to go, or one is missing.
@@ -80,10 +97,43 @@ impl Veh {
         let wanted = self.best_set(record, &kept, rooms);
         // The new set must be able to decide at once, and so must the old one.
         let there = |replica: &Replica| rooms.is_there(replica);
-        if wanted != members && is_majority(&wanted, there) && is_majority(&members, there) {
+        if wanted == members || !is_majority(&wanted, there) || !is_majority(&members, there) {
+            self.keepers.invited.clear();
+        } else if self.are_sure(&wanted, &members, rooms, ctx) {
             rooms.registers.change(&self.ve, |record| record.set.change_to(wanted));
             self.keepers.lost.clear();
+            self.keepers.invited.clear();
         }
+    }
+
+    /// Whether a majority of the new set is surely there. That a peer is believed alive may be seconds old, and a change of the set
+    /// whose new members have just died can be taken back by nobody but this turn of this handler: so they are asked first.
+    fn are_sure(
+        &mut self,
+        wanted: &[Replica],
+        members: &[Replica],
+        rooms: &Rooms<'_>,
+        ctx: &mut Context,
+    ) -> bool {
+        let Keepers { invited, look_at, .. } = &mut self.keepers;
+        invited.retain(|replica, _| wanted.contains(replica));
+        for replica in wanted.iter().filter(|replica| !members.contains(replica)) {
+            let due = |invited: &Invitation| invited.asked + ANSWER_COUNTS_FOR <= ctx.now;
+            if invited.get(replica).is_none_or(due) {
+                rooms.registers.ask(&self.ve, replica, ctx);
+                let invitation = Invitation { asked: ctx.now, answered: None };
+                invited.insert(replica.clone(), invitation);
+            }
+        }
+        let sure = |replica: &Replica| match invited.get(replica) {
+            Some(invited) => {
+                invited.answered.is_some_and(|at| ctx.now.since(at) < ANSWER_COUNTS_FOR)
+            }
+            None => rooms.is_there(replica),
+        };
+        let again = ctx.now + ANSWER_COUNTS_FOR;
+        *look_at = Some(look_at.map_or(again, |before| before.min(again)));
+        is_majority(wanted, sure)
     }
 
     /// A change of the set whose new members do not answer is taken back before it is chosen: the old ones decide again.

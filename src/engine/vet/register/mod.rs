@@ -64,6 +64,8 @@ pub enum Turn {
     Deposed(VeUid),
     /// A member has another disk now.
     LostDisk(VeUid, NodeName),
+    /// A node would take what this agent proposes.
+    Answers(VeUid, Replica),
 }
 
 /// The registers that this agent keeps, and those that it proposes to.
@@ -214,6 +216,14 @@ impl Registers {
         }
     }
 
+    /// Asks a node that is no member yet for the promise that members have given: it answers if it is there.
+    pub fn ask(&self, ve: &VeUid, Replica { node, disk }: &Replica, ctx: &mut Context) {
+        let Some(proposer) = self.proposed.get(ve) else { return };
+        let said = Said::Ask { ballot: proposer.ballot().clone() };
+        let message = RegisterMessage { ve: ve.clone(), disk: *disk, said };
+        ctx.send(node, Message::Register(Box::new(message)));
+    }
+
     /// Takes back a change of the set that this agent has proposed and that is not chosen.
     pub fn take_back_set(&mut self, ve: &VeUid) {
         if let Some(proposer) = self.proposed.get_mut(ve) {
@@ -303,6 +313,9 @@ impl Registers {
             }
             Said::Promise { ballot, accepted } => {
                 let proposer = self.proposed.get_mut(&ve)?;
+                if proposer.leads() && ballot == *proposer.ballot() {
+                    return Some(Turn::Answers(ve, by));
+                }
                 let newest = proposer.declared.last().map(|(_, declared)| declared.clone());
                 let first = |set: &ReplicaSet| Some(ledger::first_record(newest?, set.clone()));
                 let won = proposer.promised(by, &ballot, accepted.map(|taken| *taken), first, ctx);

@@ -112,6 +112,12 @@ impl Proposer {
         &self.ballot
     }
 
+    /// The round is won.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        matches!(self.stage, Stage::Leading(_))
+    }
+
     /// The value, with changes that are not chosen yet; none before the round is won.
     #[must_use]
     pub fn record(&self) -> Option<&VeRecord> {
