@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::bugs::{Bug, has};
 use super::id::{NodeName, ProcedureId, VeUid, VmId};
 use super::input::VeDeclared;
 use super::lease::Lease;
@@ -281,7 +280,7 @@ impl Promise {
     /// Whether an order with this number, naming this epoch as open, decides the promise.
     #[must_use]
     pub fn is_decided_by(&self, order: u64, open: u64) -> bool {
-        has(Bug::PromiseLapses) || self.order <= order && self.definition.epoch != open
+        self.order <= order && self.definition.epoch != open
     }
 }
 

@@ -15,7 +15,7 @@ use super::options::Bugs;
 fn faults(bug: Bug) -> Vec<FaultKind> {
     use FaultKind::{
         Clock, Crash, Cut, Delay, GuardStall, Hypervisor, Late, Leave, Loss, LostDisk, LostRecords,
-        Migration, OneWay, Partial, Power, Reorder,
+        OneWay, Partial, Power, Reorder,
     };
     match bug {
         Bug::OtherDiskAnswers => vec![Power, LostDisk, Partial, Loss],
@@ -25,10 +25,9 @@ fn faults(bug: Bug) -> Vec<FaultKind> {
         Bug::GuardKeepsLatest => vec![Leave, Cut, OneWay],
         Bug::StartsOutliveLease => vec![Cut, OneWay, Hypervisor],
         Bug::OldOrderObeyed => vec![Crash, Reorder, Delay, Late],
-        Bug::PromiseLapses | Bug::RoomTwice | Bug::LockShared | Bug::HalfPlaced => {
+        Bug::RoomTwice | Bug::LockShared | Bug::HalfPlaced => {
             vec![Loss, Reorder, Delay]
         }
-        Bug::TargetUnasked => vec![Crash, Partial, Migration],
         Bug::OtherDiskVouches => vec![LostRecords, Crash, Cut],
         Bug::OtherLifeRenewed => vec![Power, Cut, Late, Clock],
         _ => FaultKind::ALL.to_vec(),

@@ -215,9 +215,6 @@ impl Veh {
                 MoveProgress::NotHere if target.is_some_and(has_it) => Some(Next::Arrived),
                 // A handler that has just begun has not heard the target yet.
                 MoveProgress::NotHere if !self.has_confirmed(&moving.to) => None,
-                MoveProgress::Stayed(why) if has(Bug::TargetUnasked) => {
-                    Some(Next::Over(why.clone()))
-                }
                 MoveProgress::NotHere | MoveProgress::Stayed(_) => {
                     Some(Next::Step(MoveStep::Clearing))
                 }
