@@ -8,7 +8,10 @@ use super::tests::{apply, is_ready, spec, world};
 use super::world::World;
 use crate::engine::host::StopCause;
 use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
-use crate::engine::spec::{Constraint, Domain, MemberSpec, RunStrategy, VeState};
+use crate::engine::input::Input;
+use crate::engine::record::MoveReason;
+use crate::engine::spec::{BackOff, Constraint, Domain, MemberSpec, RunStrategy, VeState};
+use crate::engine::wire::Message;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -181,6 +184,35 @@ fn what_a_constraint_keeps_on_a_node_stays_and_the_rest_leaves() {
 fn load_of(world: &World, loads: &BTreeMap<VmId, u64>, node: &NodeName) -> u64 {
     let on = world.running().into_iter().filter(|(_, on)| on == node);
     on.filter_map(|(id, _)| loads.get(&id)).sum()
+}
+
+/// Its guest crashed when its node had asked to have it moved. It was moved when it ran again, for somebody who had had room since.
+#[test]
+fn what_was_asked_for_a_while_ago_is_not_done_any_more() {
+    for (pause, moves) in [(10, true), (90, false)] {
+        let mut world = world(3, 1);
+        let pause = Duration::from_secs(pause);
+        let mut waits = spec(1, 1);
+        waits.recovery.back_off = BackOff { first: pause, longest: pause };
+        let uid = apply(&mut world, "shop", waits);
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+        let (id, node) = world.running().pop().expect("it runs");
+        assert!(world.stop_guest(&node, &id, StopCause::Crashed), "it is started again at once");
+        let again = |world: &World| !world.running().is_empty();
+        assert!(world.run_while_not(SOON, again));
+        assert!(world.stop_guest(&node, &id, StopCause::Crashed), "it waits");
+        world.run_for(Duration::from_secs(1));
+        let replicas = world.api.get(&uid).expect("it is there").declared.replica_set.clone();
+        let to = world.names().into_iter().find(|name| *name != node).expect("there are three");
+        let asks = Message::Move { vm: id.clone(), to, why: MoveReason::Room };
+        let input = Input::Message { from: node.clone(), message: Box::new(asks) };
+        world.handle(&replicas[0].node, input);
+        assert_eq!(world.running(), vec![]);
+        assert!(world.run_while_not(pause * 2, again), "{pause:?}");
+        world.run_for(SOON);
+        assert_eq!(world.running() != [(id, node)], moves, "{pause:?}");
+        assert_eq!(world.broken, vec![]);
+    }
 }
 
 #[test]

@@ -23,6 +23,9 @@ use crate::engine::wire::{Message, OrderedVm};
 /// A VM that found no place, or whose move failed, is tried again after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 
+/// What a node asks for is begun within this time, or not at all: what it was to bring about has been brought about otherwise since.
+const ASKED_FOR: Duration = Duration::from_secs(60);
+
 /// A VM that is to make room for others is tried so often in a row while its target is in another partition.
 const ROOM_TRIES: u32 = 6;
 
@@ -30,8 +33,8 @@ const ROOM_TRIES: u32 = 6;
 #[derive(Debug, Default)]
 pub struct Moves {
     leaving: BTreeSet<NodeName>,
-    /// Nodes that VMs' nodes ask to have them moved to, and why.
-    asked: BTreeMap<VmId, (NodeName, MoveReason)>,
+    /// Nodes that VMs' nodes ask to have them moved to, why, and until when.
+    asked: BTreeMap<VmId, ((NodeName, MoveReason), Instant)>,
     /// VMs that could not move: why, and when they are tried again.
     stuck: BTreeMap<VmId, (String, Instant)>,
     contentions: u32,
@@ -150,7 +153,7 @@ impl Veh {
             _ if rooms.lrt.is_placing(&self.ve) => "its environment is being placed",
             Some(_) => {
                 self.moves.stuck.remove(id);
-                self.moves.asked.insert(id.clone(), to);
+                self.moves.asked.insert(id.clone(), (to, ctx.now + ASKED_FOR));
                 return;
             }
         };
@@ -284,7 +287,7 @@ impl Veh {
         let Some(record) = rooms.registers.read(&self.ve) else { return };
         let Moves { leaving, asked, stuck, .. } = &mut self.moves;
         let on = |id: &VmId| record.placements.get(id).map(|placement| &placement.node);
-        asked.retain(|id, _| on(id).is_some());
+        asked.retain(|id, (_, until)| on(id).is_some() && ctx.now < *until);
         stuck.retain(|id, _| asked.contains_key(id) || on(id).is_some_and(|n| leaving.contains(n)));
         if rooms.lrt.is_placing(&self.ve) || in_motion(record) {
             // Its end comes back here.
@@ -325,7 +328,7 @@ impl Veh {
 
     fn next_to_move(&self, record: &VeRecord, now: Instant) -> Option<Wanted> {
         record.placements.iter().find_map(|(id, placement)| {
-            let asked = self.moves.asked.get(id);
+            let asked = self.moves.asked.get(id).map(|(to, _)| to);
             let empties = self.moves.leaving.contains(&placement.node);
             let (only, why) = match (asked, empties) {
                 (_, true) => (None, MoveReason::Maintenance),
