@@ -97,3 +97,19 @@ impl Context {
         std::time::Duration::from_millis(self.rng.random_range(low..high))
     }
 }
+
+#[cfg(test)]
+impl Context {
+    /// That of a node while nothing has happened, for tests.
+    pub fn sample(node: &str, now: Instant) -> Self {
+        use rand::SeedableRng;
+        Self {
+            node: NodeName::from(node),
+            now,
+            rng: ChaCha8Rng::seed_from_u64(1),
+            out: Effects::default(),
+            loopback: Vec::new(),
+            lapsed: false,
+        }
+    }
+}

@@ -163,3 +163,22 @@ pub enum HypervisorInput {
         result: Result<Option<DomainSeen>, Failure>,
     },
 }
+
+#[cfg(test)]
+impl VeDeclared {
+    /// An environment without members, for tests.
+    pub fn sample() -> Self {
+        let (members, placement, recovery) = Default::default();
+        Self {
+            uid: "u".into(),
+            name: VeName::new("ns", "ve"),
+            generation: 1,
+            resource_version: String::new(),
+            deleting: false,
+            gone: false,
+            reported: 0,
+            replica_set: Vec::new(),
+            spec: VeSpec { state: VeState::Running, members, placement, recovery },
+        }
+    }
+}

@@ -324,7 +324,7 @@ impl Engine {
                 self.gateway.acknowledged(from, &uid, told, round, &self.ctx);
             }
             Message::Handler { ve, node } => {
-                self.gateway.elsewhere(from, &ve, &node, &self.ctx);
+                self.gateway.elsewhere(from, &ve, &node, &self.dnt, &self.ctx);
                 self.lrt.elsewhere(from, &ve, node, &mut self.ctx);
             }
             Message::Lease(message) => self.lease(from, *message),

@@ -11,12 +11,15 @@ use super::fuzz;
 use super::tests::{apply, is_ready, spec, world};
 use super::world::World;
 use crate::engine::Engine;
+use crate::engine::dnt::PeerState;
+use crate::engine::dnt::vivaldi::Coordinate;
 use crate::engine::host::StopCause;
 use crate::engine::id::{NodeName, ProcedureId, VeUid};
 use crate::engine::input::Input;
+use crate::engine::lease::Lease;
 use crate::engine::record::{Kept, Start, Transit};
-use crate::engine::replica::Replica;
-use crate::engine::spec::VmDefinition;
+use crate::engine::replica::{DiskId, Replica};
+use crate::engine::spec::{Resources, VmDefinition};
 use crate::engine::vet::register::ballot::ReplicaSet;
 use crate::engine::wire::{Message, Order, OrderedVm};
 
@@ -92,6 +95,64 @@ fn what_an_earlier_life_of_the_agent_was_starting_does_not_run_once_it_was_taken
         assert!(world.running().len() == 1 && is_ready(&world, &uid), "seed {seed}");
         assert_eq!(world.broken, vec![], "seed {seed}");
     }
+}
+
+/// What it had said with its former disk came late: its VMs were bound to that one's lease again, which had been proven to be over,
+/// and so ran elsewhere at once (seed 55830 of the fuzz).
+#[test]
+fn no_vm_is_bound_to_the_lease_of_a_former_disk_by_what_comes_late() {
+    let mut tried = 0;
+    for cordoned in ["n1", "n2"].map(NodeName::from) {
+        // Two nodes have nobody to guard their leases.
+        let mut world = world(2, 1);
+        world.declare_node(&cordoned, |declared| declared.schedulable = false);
+        world.run_for(Duration::from_secs(5));
+        let uid = running(&mut world);
+        let (_, node) = world.running().pop().expect("it runs");
+        let handler =
+            world.api.get(&uid).expect("it is there").declared.replica_set[0].node.clone();
+        let lease = |world: &World| {
+            let keepers = world.keepers(&uid);
+            let accepted = keepers.iter().filter_map(|(_, kept)| (*kept)?.accepted.as_ref());
+            let newest = accepted.max_by(|a, b| a.0.cmp(&b.0));
+            newest.and_then(|(_, record)| record.leases.get(&node).cloned())
+        };
+        let (bound, false) = (lease(&world).expect("it is bound"), handler == node) else {
+            continue;
+        };
+        tried += 1;
+        let holder = Replica { disk: DiskId(!bound.holder.disk.0), ..bound.holder.clone() };
+        let guardians = vec![holder.clone()];
+        let state = PeerState {
+            coordinate: Coordinate::default(),
+            api_reachable: true,
+            zone: String::new(),
+            free: Resources::default(),
+            schedulable: true,
+            disk: holder.disk,
+            leaving: false,
+        };
+        let former = Some(Lease { holder, epoch: u64::MAX, guardians });
+        let late = [
+            Message::Ping { sent: world.now, state },
+            Message::Observed {
+                ve: uid.clone(),
+                order: 0,
+                leaving: false,
+                lease: former,
+                vms: Vec::new(),
+            },
+        ];
+        for message in late {
+            let input = Input::Message { from: node.clone(), message: Box::new(message) };
+            world.handle(&handler, input);
+        }
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(lease(&world), Some(bound));
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+        assert_eq!(world.broken, vec![]);
+    }
+    assert!(tried > 0, "somebody else handles it");
 }
 
 /// With three, as with most, two lost disks are a majority, and what they kept is lost with them.
@@ -408,8 +469,11 @@ fn what_is_being_started_under_a_lost_lease_does_not_run_under_the_next_one() {
 #[test]
 fn seeds_of_the_fuzz_that_once_broke_stay_whole() {
     let shape = Shape { nodes: 5, ves: 4, faults: 25, kinds: FaultKind::ALL.to_vec() };
-    for seed in [2525, 4086, 4146, 5090, 6365, 8160, 8387, 9497, 12799, 14145, 17949, 20632, 25511]
-    {
+    let seeds = [
+        2525, 4086, 4146, 5090, 6365, 8160, 8387, 9497, 12799, 14145, 17949, 20632, 25511, 43738,
+        45146, 55830,
+    ];
+    for seed in seeds {
         let outcome = fuzz::run(seed, &shape);
         assert!(!outcome.fired.is_empty(), "faults fire with seed {seed}");
         assert_eq!(outcome.broken, None, "seed {seed}");

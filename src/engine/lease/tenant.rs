@@ -503,11 +503,7 @@ pub fn guardians(own: &Replica, peers: Vec<Replica>) -> Vec<Replica> {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::ChaCha8Rng;
-
     use super::*;
-    use crate::engine::effect::Effects;
     use crate::engine::replica::DiskId;
 
     fn at(seconds: u64) -> Instant {
@@ -519,14 +515,7 @@ mod tests {
     }
 
     fn context() -> Context {
-        Context {
-            node: NodeName::from("n1"),
-            now: at(10),
-            rng: ChaCha8Rng::seed_from_u64(1),
-            out: Effects::default(),
-            loopback: Vec::new(),
-            lapsed: false,
-        }
+        Context::sample("n1", at(10))
     }
 
     /// Its guardians knew of the new lease and could fence it, and the guard had never been told of an end.

@@ -18,17 +18,24 @@ use crate::engine::spec::{MemberSpec, OnNodeCrash};
 
 impl Veh {
     /// A node says which lease its VMs are to be bound to: it holds it, and whatever they were bound to before it holds too,
-    /// or has ended.
-    pub(super) fn bind(&mut self, node: &NodeName, lease: Option<Lease>, rooms: &mut Rooms<'_>) {
+    /// or has ended. It has said so under this order.
+    pub(super) fn bind(
+        &mut self,
+        node: &NodeName,
+        (lease, order): (Option<Lease>, u64),
+        rooms: &mut Rooms<'_>,
+    ) {
         let (Some(lease), Some(record)) = (lease, rooms.registers.read(&self.ve)) else { return };
         let disk = rooms.disk_of(node);
+        // A node is told anew when it has another lease: what it said with its former disk, and comes late, answers an older order.
+        let newest = self.sent.get(node).is_some_and(|sent| order >= sent.order);
         let news = match record.leases.get(node) {
             None => is_used(record, node),
             Some(old) if old.holder == lease.holder => lease.epoch > old.epoch,
             Some(_) if has(Bug::OtherDiskVouches) => disk == Some(lease.holder.disk),
             // Another disk knows nothing of what the former one let run: only where nobody could take it over is its word
             // enough.
-            Some(old) => !old.is_guarded() && disk == Some(lease.holder.disk),
+            Some(old) => !old.is_guarded() && newest && disk == Some(lease.holder.disk),
         };
         if news {
             let node = node.clone();

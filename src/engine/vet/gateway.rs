@@ -49,6 +49,8 @@ struct Seen {
     /// Who handles it, as far as this gateway was told, and that one's round.
     handler: Option<NodeName>,
     round: u64,
+    /// When another was told at once, as it was named.
+    followed_at: Instant,
     at: Instant,
     tries: u32,
 }
@@ -113,7 +115,9 @@ impl Gateway {
             _ if claimed || declared.deleting => ctx.now,
             _ => fresh,
         };
-        self.seen.insert(uid.clone(), Seen { declared, told, handler, round, at, tries: 0 });
+        let followed_at = self.seen.get(&uid).map_or(Instant::ZERO, |seen| seen.followed_at);
+        let seen = Seen { declared, told, handler, round, followed_at, at, tries: 0 };
+        self.seen.insert(uid.clone(), seen);
         self.pending.insert(uid);
     }
 
@@ -170,14 +174,24 @@ impl Gateway {
     }
 
     /// A replica says that another handles an environment.
-    pub fn elsewhere(&mut self, from: &NodeName, uid: &VeUid, node: &NodeName, ctx: &Context) {
+    pub fn elsewhere(
+        &mut self,
+        from: &NodeName,
+        uid: &VeUid,
+        node: &NodeName,
+        dnt: &Dnt,
+        ctx: &Context,
+    ) {
         if let Some(seen) = self.seen.get_mut(uid)
             && seen.is_for(from)
             && self.pending.contains(uid)
         {
             let news = seen.handler.as_ref() != Some(node);
             seen.handler = Some(node.clone());
-            if news {
+            // One that is not alive here is not told, but who has named it, and who would name it again. Two may name each other.
+            let is_live = *node == ctx.node || dnt.is_live(node);
+            if news && is_live && ctx.now.since(seen.followed_at) >= TELL_AGAIN {
+                seen.followed_at = ctx.now;
                 seen.at = ctx.now;
             }
         }
@@ -301,5 +315,41 @@ fn tell(seen: &mut Seen, dnt: &Dnt, ctx: &mut Context) {
             members.collect::<Vec<_>>().join(", ")
         );
         ctx.happened((&seen.declared.uid, &name), true, "HandlerSilent", message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::replica::DiskId;
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    /// It was asked again as soon as it had answered, thousands of times a second (seed 43738 of the fuzz).
+    #[test]
+    fn who_names_one_that_is_silent_or_two_that_name_each_other_are_not_asked_without_a_pause() {
+        let [n1, n2, n3] = ["n1", "n2", "n3"].map(NodeName::from);
+        let replica = |node: &NodeName| Replica { node: node.clone(), disk: DiskId(1) };
+        let replica_set = [&n1, &n2, &n3].map(replica).to_vec();
+        let declared = VeDeclared { replica_set, ..VeDeclared::sample() };
+        let (uid, dnt) = (declared.uid.clone(), Dnt::new(&n1, 1, 1));
+        let (mut gateway, mut ctx) = (Gateway::default(), Context::sample("n1", at(10_000)));
+        gateway.set_rank(Some(0), &mut ctx);
+        gateway.saw(declared, &mut ctx);
+        let own = replica(&n1);
+        let candidates = || Candidates { own: &own, zone: "", count: 3 };
+        gateway.wake(&dnt, candidates(), &mut ctx);
+        let again = at(10_000) + TELL_AGAIN;
+        assert_eq!(gateway.next_wakeup(), Some(again));
+        gateway.elsewhere(&n3, &uid, &n2, &dnt, &ctx);
+        assert_eq!(gateway.next_wakeup(), Some(again), "n2 is silent here");
+        gateway.elsewhere(&n3, &uid, &n1, &dnt, &ctx);
+        assert_eq!(gateway.next_wakeup(), Some(ctx.now), "this agent is not");
+        gateway.wake(&dnt, candidates(), &mut ctx);
+        gateway.elsewhere(&n1, &uid, &n2, &dnt, &ctx);
+        gateway.elsewhere(&n2, &uid, &n1, &dnt, &ctx);
+        assert!(gateway.next_wakeup() > Some(ctx.now), "they name each other");
     }
 }

@@ -232,7 +232,7 @@ impl Veh {
         ctx: &mut Context,
     ) {
         self.moves.note_leaving(from, leaving);
-        self.bind(from, lease, rooms);
+        self.bind(from, (lease, order), rooms);
         if self.observed.get(from).is_some_and(|(newest, _)| *newest > order) {
             return;
         }

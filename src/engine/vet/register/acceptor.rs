@@ -64,25 +64,12 @@ mod tests {
     use super::*;
     use crate::engine::input::VeDeclared;
     use crate::engine::replica::{DiskId, Replica};
-    use crate::engine::spec::{Recovery, VeSpec, VeState};
     use crate::engine::vet::ledger::first_record;
     use crate::engine::vet::register::ballot::ReplicaSet;
 
     fn record(generation: i64) -> VeRecord {
-        let (members, placement, recovery) = (Vec::new(), Vec::new(), Recovery::default());
-        let spec = VeSpec { state: VeState::Running, members, placement, recovery };
-        let declared = VeDeclared {
-            uid: "u".into(),
-            name: crate::engine::id::VeName::new("ns", "ve"),
-            generation,
-            resource_version: String::new(),
-            deleting: false,
-            gone: false,
-            reported: 0,
-            replica_set: Vec::new(),
-            spec,
-        };
         let member = Replica { node: "n1".into(), disk: DiskId(1) };
+        let declared = VeDeclared { generation, ..VeDeclared::sample() };
         first_record(declared, ReplicaSet::of(vec![member]))
     }
 

@@ -16,7 +16,7 @@ pub mod ballot;
 pub mod message;
 mod proposer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use acceptor::Acceptor;
@@ -43,6 +43,10 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// A handler that is no longer in the replica set goes on for this long, so that those who stay have what it had chosen.
 const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// A member takes over what those before it in line should have taken over, and have not: after this time for each of them. They may
+/// know of other members, and wait themselves.
+const TAKES_OVER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Something that must not happen before a change is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +84,10 @@ pub struct Registers {
     heard: BTreeMap<VeUid, Ballot>,
     /// Not to be taken over before.
     not_before: BTreeMap<VeUid, Instant>,
+    /// Since when others should have taken them over.
+    orphaned: BTreeMap<VeUid, Instant>,
+    /// What this agent has once led, and found that it is no member any more.
+    outside: BTreeSet<VeUid>,
     /// When to see whether somebody must take over.
     look_at: Option<Instant>,
     /// Changes chosen so far.
@@ -103,6 +111,8 @@ impl Registers {
             proposed: BTreeMap::new(),
             heard: BTreeMap::new(),
             not_before: later,
+            orphaned: BTreeMap::new(),
+            outside: BTreeSet::new(),
             chosen: 0,
             lost: 0,
         }
@@ -307,6 +317,7 @@ impl Registers {
                     // A handler that leaves: when it has had that chosen, one of those that stay is to take over.
                     self.look_soon(ctx.now + HAND_OVER);
                 }
+                self.outside.remove(&ve);
                 let said = self.keep(&ve, ctx, |kept| kept.propose(ballot, *record));
                 self.answer(from, ve.clone(), (disk, said), ctx);
                 self.give_way(ve, ctx)
@@ -319,7 +330,13 @@ impl Registers {
                 let newest = proposer.declared.last().map(|(_, declared)| declared.clone());
                 let first = |set: &ReplicaSet| Some(ledger::first_record(newest?, set.clone()));
                 let won = proposer.promised(by, &ballot, accepted.map(|taken| *taken), first, ctx);
-                (won == Progress::Won).then_some(Turn::Leads(ve))
+                if won != Progress::Won {
+                    return None;
+                }
+                if proposer.record().is_some_and(|record| !record.set.has(&self.own)) {
+                    self.outside.insert(ve.clone());
+                }
+                Some(Turn::Leads(ve))
             }
             Said::Accepted { ballot } => {
                 let proposer = self.proposed.get_mut(&ve)?;
@@ -416,31 +433,50 @@ impl Registers {
         }
         if self.look_at.is_some_and(|at| at <= ctx.now) {
             self.look_at = None;
-            let orphans: Vec<VeUid> =
-                self.kept.keys().filter(|ve| self.is_mine(ve, is_live)).cloned().collect();
-            for ve in orphans {
-                self.take_over(&ve, ctx);
+            let all: Vec<VeUid> = self.kept.keys().cloned().collect();
+            for ve in all {
+                self.look_after(ve, is_live, ctx);
             }
         }
     }
 
-    /// Whether this agent is the one that is to handle an environment: the one that did, or the first live member of its set. A node
-    /// that came back with another disk is no member, and handles nothing.
-    fn is_mine(&self, ve: &VeUid, is_live: &dyn Fn(&Replica) -> bool) -> bool {
-        let Some((_, record)) = self.kept.get(ve).and_then(|kept| kept.accepted.as_ref()) else {
-            return false;
+    /// Takes an environment over if its handler is gone, and those before this agent in line have not in their time.
+    fn look_after(&mut self, ve: VeUid, is_live: &dyn Fn(&Replica) -> bool, ctx: &mut Context) {
+        let Some(place) = self.place_in_line(&ve, is_live) else {
+            self.orphaned.remove(&ve);
+            return;
         };
-        if record.tombstone || self.proposed.contains_key(ve) || !record.set.has(&self.own) {
-            return false;
+        if place > 0 && self.outside.contains(&ve) {
+            return;
         }
-        let mut members = record.set.members.iter();
+        let since = *self.orphaned.entry(ve.clone()).or_insert(ctx.now);
+        let due = since + TAKES_OVER_WITHIN * place;
+        if due <= ctx.now {
+            self.take_over(&ve, ctx);
+        } else {
+            self.look_soon(due);
+        }
+    }
+
+    /// How many others are to take an environment over before this agent does: none if it handled it itself, or is the first live
+    /// member of its set. Nothing if it has a handler, or is not for this agent to handle. (A node that came back with another disk is
+    /// no member, and handles nothing.)
+    fn place_in_line(&self, ve: &VeUid, is_live: &dyn Fn(&Replica) -> bool) -> Option<u32> {
+        let (_, record) = self.kept.get(ve)?.accepted.as_ref()?;
+        if record.tombstone || self.proposed.contains_key(ve) || !record.set.has(&self.own) {
+            return None;
+        }
         let handles = |handler: &NodeName| {
             record.set.members.iter().any(|member| member.node == *handler && is_live(member))
         };
         match self.handler(ve) {
-            Some(handler) if *handler == self.own.node => true,
-            Some(handler) if handles(handler) => false,
-            _ => members.find(|member| **member == self.own || is_live(member)) == Some(&self.own),
+            Some(handler) if *handler == self.own.node => Some(0),
+            Some(handler) if handles(handler) => None,
+            _ => {
+                let live = |voice: &&Replica| **voice == self.own || is_live(voice);
+                let mut line = record.set.voices().filter(live);
+                line.position(|voice| *voice == self.own).map(|place| place as u32)
+            }
         }
     }
 
@@ -455,5 +491,72 @@ impl Registers {
         let set = record.set.clone();
         let proposer = Proposer::ask(ve.clone(), self.next_round(ve), set, ctx);
         self.proposed.insert(ve.clone(), proposer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn replica(number: u32) -> Replica {
+        Replica { node: NodeName::from(format!("n{number}")), disk: DiskId(number) }
+    }
+
+    /// What a node keeps of a record with these members, of which n4 was the handler.
+    fn registers(own: u32, members: [u32; 3]) -> Registers {
+        let set = ReplicaSet::of(members.map(replica).to_vec());
+        let ballot = Ballot::of(1, &"n4".into()).at(1);
+        let record = ledger::first_record(VeDeclared::sample(), set);
+        let (ve, accepted) = (record.declared.uid.clone(), Some((ballot.clone(), record)));
+        let kept = Acceptor { ve, promised: ballot, accepted };
+        Registers::recover(replica(own), vec![kept], at(0))
+    }
+
+    fn asks(ctx: &mut Context) -> usize {
+        let actions = std::mem::take(&mut ctx.out.actions);
+        let sent = actions.iter().filter(|action| match action {
+            Action::Send { message, .. } => matches!(
+                &**message,
+                Message::Register(message) if matches!(message.said, Said::Ask { .. })
+            ),
+            _ => false,
+        });
+        sent.count()
+    }
+
+    /// One of them had missed the last change of the set, and each took the other for the first (seed 45146 of the fuzz).
+    #[test]
+    fn members_that_know_of_different_sets_do_not_wait_for_each_other_for_ever() {
+        let is_live = |replica: &Replica| replica.node.as_str() != "n4";
+        for (own, members) in [(2, [4, 3, 2]), (3, [4, 2, 3])] {
+            let (mut registers, mut ctx) = (registers(own, members), Context::sample("", at(3)));
+            ctx.node = replica(own).node;
+            registers.wake(&is_live, &mut ctx);
+            assert_eq!(asks(&mut ctx), 0, "n{own} is not the first");
+            ctx.now = registers.next_wakeup().expect("it looks again");
+            assert_eq!(ctx.now, at(3) + TAKES_OVER_WITHIN);
+            registers.wake(&is_live, &mut ctx);
+            assert!(asks(&mut ctx) > 0, "n{own} takes over what nobody has taken over");
+        }
+    }
+
+    #[test]
+    fn who_handles_it_is_given_its_time_again_each_time_it_is_lost() {
+        let (mut registers, mut ctx) = (registers(2, [4, 3, 2]), Context::sample("n2", at(3)));
+        let without = |lost: &'static str| move |replica: &Replica| replica.node.as_str() != lost;
+        registers.wake(&without("n4"), &mut ctx);
+        ctx.now = at(7);
+        registers.peers_changed(&[], ctx.now);
+        registers.wake(&without(""), &mut ctx);
+        registers.peers_changed(&[], ctx.now);
+        registers.wake(&without("n4"), &mut ctx);
+        ctx.now = at(9);
+        registers.wake(&without("n4"), &mut ctx);
+        assert_eq!(asks(&mut ctx), 0);
+        assert_eq!(registers.next_wakeup(), Some(at(7) + TAKES_OVER_WITHIN));
     }
 }
