@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::world::{Member, SPREAD, World};
+use serde_json::Value;
+
+use crate::world::{Member, SPREAD, World, ready_of};
 
 #[test]
 fn what_does_not_fit_waits_and_says_what_is_short() {
@@ -103,12 +105,20 @@ fn a_burst_of_applies_survives_the_power_loss_of_a_gateways_node() {
     }
     let off = world.lab.node(&victim).is_ok_and(|node| node.init().is_none());
     assert!(off, "the fault fired: {victim} is off");
+    let fates = || {
+        let fates = world.ves().iter().map(Fate::of).collect::<Vec<_>>();
+        assert_eq!(fates.len(), BURST, "none is lost: {fates:?}");
+        fates
+    };
     // All but those that live there, or whose record is there.
     world.until("what does not need the node to be whole, or to wait whole", || {
-        (0..BURST).all(|index| match fate(&world, &name(index)) {
-            Fate { placed: 1, vms, .. } => panic!("half placed: {vms:?}"),
-            fate => fate.nodes.contains(&victim) || fate.handler == victim || fate.is_settled(),
-        })
+        let fates = fates();
+        let half: Vec<&str> =
+            fates.iter().filter(|fate| fate.placed == 1).map(|fate| fate.name.as_str()).collect();
+        assert!(half.is_empty(), "half placed: {half:?} of {fates:?}");
+        fates
+            .iter()
+            .all(|fate| fate.nodes.contains(&victim) || fate.handler == victim || fate.is_settled())
     });
     no_vm_runs_twice(&world);
     let ready = "jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}";
@@ -120,7 +130,6 @@ fn a_burst_of_applies_survives_the_power_loss_of_a_gateways_node() {
     world.until("its page to be its own again", || {
         world.cluster.must(&["get", "pn", &victim, "-o", ready], "") == "AgentReady"
     });
-    let fates = || (0..BURST).map(|index| fate(&world, &name(index))).collect::<Vec<_>>();
     world.until("all to be whole or to wait whole", || fates().iter().all(Fate::is_settled));
     // Others may make room for one that waits, at any moment.
     let whole = || fates().iter().filter(|fate| fate.ready).count();
@@ -137,34 +146,33 @@ fn a_burst_of_applies_survives_the_power_loss_of_a_gateways_node() {
 /// What has become of an environment of two VMs.
 #[derive(Debug)]
 struct Fate {
+    name: String,
     handler: String,
     ready: bool,
     waits: bool,
     placed: usize,
     nodes: BTreeSet<String>,
-    vms: serde_json::Value,
 }
 
 impl Fate {
+    fn of(ve: &Value) -> Self {
+        let vms = ve["status"]["vms"].as_array().into_iter().flatten();
+        let placed: Vec<String> =
+            vms.filter_map(|vm| vm["node"].as_str().map(str::to_owned)).collect();
+        let (status, reason, _) = ready_of(ve).unwrap_or_default();
+        Self {
+            name: ve["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+            handler: ve["status"]["handler"].as_str().unwrap_or_default().to_owned(),
+            ready: status == "True",
+            waits: reason == "CannotBePlaced",
+            placed: placed.len(),
+            nodes: placed.into_iter().collect(),
+        }
+    }
+
     /// It runs whole, or it waits whole.
     fn is_settled(&self) -> bool {
         (self.ready && self.placed == 2) || (self.waits && self.placed == 0)
-    }
-}
-
-fn fate(world: &World, name: &str) -> Fate {
-    let ve = world.ve(name).unwrap_or_else(|| panic!("{name} is lost"));
-    let vms = ve["status"]["vms"].clone();
-    let on = |vm: &serde_json::Value| vm["node"].as_str().map(str::to_owned);
-    let placed: Vec<String> = vms.as_array().into_iter().flatten().filter_map(on).collect();
-    let (status, reason, _) = world.ready(name).unwrap_or_default();
-    Fate {
-        handler: ve["status"]["handler"].as_str().unwrap_or_default().to_owned(),
-        ready: status == "True",
-        waits: reason == "CannotBePlaced",
-        placed: placed.len(),
-        nodes: placed.into_iter().collect(),
-        vms,
     }
 }
 

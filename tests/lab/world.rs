@@ -30,6 +30,17 @@ pub struct Process {
     pub state: String,
 }
 
+/// The Ready condition of the newest generation, if it has been written: status, reason, message.
+pub fn ready_of(ve: &Value) -> Option<(String, String, String)> {
+    if ve["status"]["observedGeneration"] != ve["metadata"]["generation"] {
+        return None;
+    }
+    let conditions = ve["status"]["conditions"].as_array()?;
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready")?;
+    let text = |field: &str| ready[field].as_str().unwrap_or_default().to_owned();
+    Some((text("status"), text("reason"), text("message")))
+}
+
 /// Where a domain runs: its node, and the pid of its QEMU in that node.
 pub type Domains = BTreeMap<String, (String, String)>;
 
@@ -113,14 +124,14 @@ impl World {
 
     /// The Ready condition of the newest generation, if it has been written.
     pub fn ready(&self, name: &str) -> Option<(String, String, String)> {
-        let ve = self.ve(name)?;
-        if ve["status"]["observedGeneration"] != ve["metadata"]["generation"] {
-            return None;
-        }
-        let conditions = ve["status"]["conditions"].as_array()?.clone();
-        let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready")?;
-        let text = |field: &str| ready[field].as_str().unwrap_or_default().to_owned();
-        Some((text("status"), text("reason"), text("message")))
+        ready_of(&self.ve(name)?)
+    }
+
+    /// All of the namespace, as they are at one moment.
+    pub fn ves(&self) -> Vec<Value> {
+        let output = self.cluster.kubectl(&["get", "ve", "-o", "json"], "");
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        list["items"].as_array().cloned().unwrap_or_default()
     }
 
     pub fn until_ready(&self, name: &str) {
@@ -151,8 +162,14 @@ impl World {
         held.unwrap_or_else(|error| panic!("{error}\n{}", self.beliefs()));
     }
 
-    /// What each agent believes of this namespace's environments, a line each: for a test that fails.
+    /// What the API server says of this namespace's environments, and what each agent believes of them, a line each: for a
+    /// test that fails.
     fn beliefs(&self) -> String {
+        let written = self.ves().into_iter().map(|ve| {
+            let (name, status) = (&ve["metadata"]["name"], &ve["status"]);
+            let (ready, vms) = (ready_of(&ve), &status["vms"]);
+            format!("  API server: {name} handled by {}: {ready:?}, {vms}\n", status["handler"])
+        });
         let of = |node: &String| {
             let ask = ["curl", "--silent", "--max-time", "2", "http://127.0.0.1:7401/debug/engine"];
             let told = self.lab.exec(node, &ask).map_err(|error| error.to_string())?;
@@ -182,7 +199,7 @@ impl World {
             let told: Result<String, String> = of(&node);
             format!("  {node}: {}\n", told.unwrap_or_else(|error| error))
         };
-        self.lab.nodes().into_iter().map(line).collect()
+        written.chain(self.lab.nodes().into_iter().map(line)).collect()
     }
 
     /// This namespace's domains that have a QEMU process, each with libvirt's word for its state. One that has two, as in a
