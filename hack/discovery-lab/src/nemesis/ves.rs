@@ -11,8 +11,8 @@ use crate::{
     layout::GUESTS_IN_NODE,
 };
 
-/// Memory of a guest, MiB. Debian's kernel and its initramfs need some 40.
-const GUEST_MIB: u64 = 64;
+/// Memory of a guest, MiB. With 64 Debian's kernel finds no room to unpack itself, and starts again for ever.
+const GUEST_MIB: u64 = 96;
 /// Beside a guest's own memory, what its QEMU takes under emulation, MiB; for telling what a run costs.
 const QEMU_MIB: u64 = 60;
 /// A node's kubelet, containerd, libvirtd, agent and guard, MiB; the same.

@@ -3,6 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    path::Path,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -12,6 +14,10 @@ use crate::{control_plane, error::Result, lab::Lab, node};
 
 /// Where the product keeps the disks of VMs: `<uid of the environment>/<member>-<index>`.
 const DISKS: &str = "/var/lib/discovery/disks";
+
+/// The guests of the lab say every 5 s on their consoles that they live: one that has been silent for so long has not booted, or
+/// hangs.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// What is to be there.
 #[derive(Debug, Clone)]
@@ -47,6 +53,7 @@ impl<'a> Wanted<'a> {
         }
         if missing.is_empty() {
             self.strays(&mut missing);
+            self.consoles(&mut missing);
         }
         missing
     }
@@ -142,6 +149,24 @@ impl<'a> Wanted<'a> {
         }
     }
 
+    // That a guest's process runs does not say that the guest does.
+    fn consoles(&self, missing: &mut Vec<String>) {
+        let running: BTreeMap<String, String> =
+            qemus(&self.lab.layout).into_iter().map(|one| (one.qemu.name, one.node)).collect();
+        for (ve, vm) in self.ves.all.iter().flat_map(|(ve, vms)| (0..*vms).map(move |vm| (ve, vm)))
+        {
+            let domain = format!("{}.{ve}-web-{vm}", self.ves.namespace);
+            let (Some(name), Some(uid)) = (running.get(&domain), self.uids.get(ve)) else {
+                continue;
+            };
+            let file = format!("{DISKS}/{uid}/web-{vm}/console.log");
+            let nodes = node::all(&self.lab.layout);
+            let file = nodes.iter().find(|node| node.name == *name).map(|node| node.path(&file));
+            let Some(Ok(file)) = file else { continue };
+            missing.extend(silence(&file).map(|said| format!("{domain} on {name} {said}")));
+        }
+    }
+
     /// After all environments were deleted: what is left of them.
     pub fn left(&self) -> Vec<String> {
         let mut left: Vec<String> = qemus(&self.lab.layout)
@@ -175,6 +200,18 @@ fn disks(node: &node::Node<'_>) -> Vec<(String, String)> {
         vms.into_iter().map(move |vm| (uid.clone(), vm)).collect::<Vec<_>>()
     };
     names(&root).into_iter().flat_map(of).collect()
+}
+
+fn silence(console: &Path) -> Option<String> {
+    let said = fs::metadata(console).ok().filter(|file| file.len() > 0);
+    let said = said.and_then(|file| file.modified().ok());
+    match said.map(|at| at.elapsed().unwrap_or_default()) {
+        None => Some("has not said a word on its console".into()),
+        Some(ago) if ago > SILENT => {
+            Some(format!("has not said a word on its console for {} s", ago.as_secs()))
+        }
+        Some(_) => None,
+    }
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
@@ -212,6 +249,27 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_guest_whose_console_is_silent_has_not_booted() {
+        let file = std::env::temp_dir().join(format!("discovery-console-{}", std::process::id()));
+        let silent =
+            |file: &Path| silence(file).is_some_and(|said| said.contains("not said a word"));
+        assert!(silent(&file), "there is no console yet");
+        fs::write(&file, "").expect("it is written");
+        assert!(silent(&file), "nothing was said");
+        fs::write(&file, "ticks at 5 s").expect("it is written");
+        assert_eq!(silence(&file), None);
+        let long_ago = std::time::SystemTime::now() - SILENT - Duration::from_secs(9);
+        let open = fs::File::options().append(true).open(&file).expect("it opens");
+        open.set_modified(long_ago).expect("its time is set");
+        assert!(
+            silence(&file).is_some_and(|said| said.contains("for 69 s")),
+            "{:?}",
+            silence(&file)
+        );
+        fs::remove_file(&file).expect("it goes");
+    }
 
     #[test]
     fn agents_are_whole_when_all_are_new_and_ready() {
