@@ -6,7 +6,7 @@ use super::faults::AGREE_WITHIN;
 use super::guard::Guard;
 use super::world::{Event, SAMPLE_EVERY, World};
 use crate::engine::guard::GuardInput;
-use crate::engine::host::{StopCause, VmLoad};
+use crate::engine::host::{DomainState, StopCause, VmLoad};
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared};
 use crate::engine::lrt::relief::THRESHOLD_S;
@@ -131,7 +131,16 @@ impl World {
 
     /// A guest stops by itself. Tells whether there was one.
     pub fn stop_guest(&mut self, name: &NodeName, id: &VmId, cause: StopCause) -> bool {
-        let seen = self.host_mut(name).and_then(|host| host.stop_guest(id, cause));
+        self.disturb(name, id, DomainState::Stopped(cause))
+    }
+
+    /// A guest's processors are paused, as by an error of its disk. Tells whether they ran.
+    pub fn pause_guest(&mut self, name: &NodeName, id: &VmId) -> bool {
+        self.disturb(name, id, DomainState::Paused)
+    }
+
+    fn disturb(&mut self, name: &NodeName, id: &VmId, state: DomainState) -> bool {
+        let seen = self.host_mut(name).and_then(|host| host.disturb(id, state));
         let fired = seen.is_some();
         if let Some(seen) = seen {
             self.handle(name, Input::Hypervisor(HypervisorInput::Domain(seen)));

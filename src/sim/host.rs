@@ -119,13 +119,13 @@ impl Host {
         (ended.collect(), gone)
     }
 
-    /// A guest stops by itself. Returns what its hypervisor shows.
-    pub fn stop_guest(&mut self, id: &VmId, cause: StopCause) -> Option<DomainSeen> {
+    /// A guest that runs comes into this state by itself. Returns what its hypervisor shows.
+    pub fn disturb(&mut self, id: &VmId, state: DomainState) -> Option<DomainSeen> {
         let guest = self.domains.get_mut(id)?;
         if guest.seen.state != DomainState::Running {
             return None;
         }
-        guest.seen.state = DomainState::Stopped(cause);
+        guest.seen.state = state;
         Some(guest.seen.clone())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::tests::{apply, is_ready, spec, world};
 use super::world::World;
-use crate::engine::host::StopCause;
+use crate::engine::host::{DomainState, StopCause};
 use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
 use crate::engine::report::VmPhase;
 use crate::engine::spec::{
@@ -119,6 +119,38 @@ fn a_vm_that_runs_is_not_stopped_when_what_it_depends_on_ends() {
     let after = starts(&world);
     let changed: Vec<&VmId> = before.keys().filter(|id| before.get(id) != after.get(id)).collect();
     assert_eq!(changed, [&db]);
+}
+
+/// As on a disk that is full: whoever continues it at once, again and again, does nothing else.
+#[test]
+fn a_guest_that_pauses_again_and_again_is_continued_later_each_time_and_goes_on_when_it_can() {
+    let mut world = world(3, 5);
+    let uid = applied(&mut world, Recovery::default());
+    let (id, node) = member(&world, "db").expect("it runs");
+    let start = starts(&world).remove(&id);
+    let mut pauses = 0;
+    for _ in 0..30_000 / STEP.as_millis() {
+        pauses += u32::from(world.pause_guest(&node, &id));
+        world.run_for(STEP);
+    }
+    // At 0, 0.5, 1.5, 3.5, 7.5, 15.5, 25.5 s, and what commands take.
+    assert!((5..=8).contains(&pauses), "{pauses} pauses in 30 s");
+    let runs = |world: &World| {
+        world.host(&node).and_then(|host| host.guest(&id)).map(|guest| guest.seen.state)
+            == Some(DomainState::Running)
+    };
+    assert!(!runs(&world), "the fault fired last");
+    assert!(
+        world.run_while_not(Duration::from_secs(11), runs),
+        "it goes on, and is not away for long"
+    );
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    assert_eq!(starts(&world).remove(&id), start, "it is the same guest");
+    // That is forgotten in time: the next one is put right at once.
+    world.run_for(Duration::from_secs(61));
+    assert!(world.pause_guest(&node, &id), "the fault fired");
+    assert!(world.run_while_not(Duration::from_millis(400), runs), "at once");
+    assert_eq!(world.broken, vec![]);
 }
 
 #[test]

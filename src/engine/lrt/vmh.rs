@@ -33,6 +33,12 @@ const BACK_OFF: Duration = Duration::from_millis(500);
 /// Longest pause after commands that failed.
 const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 
+/// A guest that pauses again so soon after it was continued (as on a disk that is full) will do so once more: it is continued
+/// later each time.
+const PAUSES_AGAIN: Duration = Duration::from_secs(60);
+/// Longest wait until it is continued: what a guest waits for beyond that is its disk.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// A guest that has been started is busy for a while with that: its load then says nothing of what it will be.
 const BOOTS_FOR: Duration = Duration::from_secs(60);
 /// A VM that has come by live migration is not asked to make room for so long: it would be moved to and fro.
@@ -81,6 +87,8 @@ pub struct Vmh {
     pub(super) in_flight: Option<InFlight>,
     retry_at: Instant,
     failures: u32,
+    /// When it was last seen to have paused, and how many times in a row soon after it had been continued.
+    paused: Option<(Instant, u32)>,
     running_since: Option<Instant>,
     /// It came by live migration: it did not boot here.
     came: bool,
@@ -128,6 +136,7 @@ impl Vmh {
             in_flight: None,
             retry_at: Instant::ZERO,
             failures: 0,
+            paused: None,
             running_since: None,
             came: false,
             ran,
@@ -468,7 +477,7 @@ impl Vmh {
             Some((_, Some(edited))) => self.hurt_by(&format!("was edited: {edited}"), ctx),
             // It has just arrived, and is about to be continued.
             Some((DomainState::Paused, None)) if self.came && self.running_since.is_none() => {}
-            Some((DomainState::Paused, None)) => self.hurt_by("was paused", ctx),
+            Some((DomainState::Paused, None)) => self.has_paused(ctx),
             Some((DomainState::Stopped(cause), None)) if self.ran => {
                 // The same stop seen twice (an event, then a full pass) is one stop.
                 let known = before.is_some_and(|b| matches!(b.state, DomainState::Stopped(_)));
@@ -499,6 +508,23 @@ impl Vmh {
                 self.keep(ctx);
             }
         }
+    }
+
+    /// It is continued: at once the first time.
+    fn has_paused(&mut self, ctx: &mut Context) {
+        // The same pause seen twice (an event, then a full pass) is one pause.
+        if self.hurt.is_none() {
+            let again = match self.paused {
+                Some((last, again)) if ctx.now.since(last) < PAUSES_AGAIN => again + 1,
+                _ => 0,
+            };
+            self.paused = Some((ctx.now, again));
+            if again > 0 {
+                let wait = BACK_OFF * 2_u32.saturating_pow(again.min(16) - 1);
+                self.retry_at = ctx.now + wait.min(LONGEST_PAUSE);
+            }
+        }
+        self.hurt_by("was paused", ctx);
     }
 
     fn hurt_by(&mut self, what: &str, ctx: &mut Context) {
