@@ -17,7 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use self::moves::FakeWire;
 use super::ports::{Hypervisor, InputSender};
 use crate::engine::effect::{HypervisorCommand, Migration};
-use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, HostInfo, StopCause};
+use crate::engine::host::{
+    DomainSeen, DomainState, Failure, FailureKind, HostInfo, PauseCause, StopCause,
+};
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::input::{HypervisorInput, Input};
 use crate::engine::spec::{Resources, VmDefinition};
@@ -144,7 +146,7 @@ impl FakeHypervisor {
 
     /// Somebody pauses it.
     pub fn pause(&self, id: &VmId) {
-        self.change(id, |domain| domain.seen.state = DomainState::Paused);
+        self.change(id, |domain| domain.seen.state = DomainState::Paused(PauseCause::Other));
     }
 
     /// Somebody changes its definition; `what` is the difference for people.
@@ -254,7 +256,7 @@ impl State {
             HypervisorCommand::Run(definition) => self.run(*definition)?,
             HypervisorCommand::Resume(_) => {
                 if let Some(domain) = self.domains.get_mut(&id)
-                    && domain.seen.state == DomainState::Paused
+                    && matches!(domain.seen.state, DomainState::Paused(_))
                 {
                     domain.seen.state = DomainState::Running;
                 }

@@ -46,13 +46,22 @@ pub enum StopCause {
     Unknown,
 }
 
+/// Why a domain's processors are paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PauseCause {
+    /// The hypervisor could not read or write its disk, and keeps the guest from hearing of it.
+    DiskError,
+    /// Somebody paused it, it has just arrived, or nobody knows.
+    Other,
+}
+
 /// A domain's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DomainState {
     /// It runs.
     Running,
     /// Its processors are paused.
-    Paused,
+    Paused(PauseCause),
     /// It is defined and does not run.
     Stopped(StopCause),
 }

@@ -135,7 +135,7 @@ impl Engine {
         let vms = self.lrt.vms().map(|vmh| VmView {
             record: vmh.record.clone(),
             phase: vmh.phase(now),
-            reason: vmh.why(),
+            reason: vmh.why(now),
             load: self.lrt.load_of(&vmh.record.definition.id),
         });
         EngineView {

@@ -228,7 +228,7 @@ impl Job<'_> {
     }
 
     pub fn wake(&self, state: DomainState) -> Result<(), Failure> {
-        if state != DomainState::Paused {
+        if !matches!(state, DomainState::Paused(_)) {
             return Ok(());
         }
         self.on_domain("resume a domain", |domain| domain.resume().map(drop))

@@ -259,7 +259,7 @@ impl Reports {
                     self.causes.insert(uuid, *cause);
                 }
             }
-            DomainState::Running | DomainState::Paused => {
+            DomainState::Running | DomainState::Paused(_) => {
                 self.causes.remove(&uuid);
             }
         }

@@ -23,7 +23,7 @@ use super::moving::Sockets;
 use super::raw::{self, Numbers};
 use crate::agent::ports::{Channel, Pass, TunnelGuard};
 use crate::engine::effect::Migration;
-use crate::engine::host::{DomainState, Failure, FailureKind, MigrationFigures};
+use crate::engine::host::{Failure, FailureKind, MigrationFigures};
 use crate::engine::input::HypervisorInput;
 
 /// Peer to peer: libvirtd itself leads, so that the death of this agent ends the migration and not the guest. The target
@@ -302,12 +302,12 @@ impl<'a> Departure<'a> {
     /// It failed: libvirt continues the guest itself, unless it cannot know. The target's stays paused.
     fn stay(&self) {
         match self.job.look() {
-            Ok(Some(found)) if found.seen.state == DomainState::Paused => {
-                if let Err(failure) = self.job.wake(DomainState::Paused) {
+            Ok(Some(found)) => {
+                if let Err(failure) = self.job.wake(found.seen.state) {
                     tracing::warn!(vm = %self.job.id, %failure, "a guest that stays is not continued");
                 }
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(failure) => tracing::debug!(%failure, "nothing is known of a guest that stays"),
         }
     }

@@ -33,7 +33,7 @@ pub fn documents(job: &Job<'_>, migration: &Migration) -> Result<Documents, Fail
         None => return Err(not_here("is not here")),
         Some(found) => match found.seen.state {
             DomainState::Running => found.seen,
-            DomainState::Paused => return Err(not_here("is paused here")),
+            DomainState::Paused(_) => return Err(not_here("is paused here")),
             DomainState::Stopped(_) => return Err(not_here("does not run here")),
         },
     };

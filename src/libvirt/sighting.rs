@@ -7,7 +7,7 @@ use virt_sys as sys;
 use super::identity::Identity;
 use super::projection::Projection;
 use super::xml;
-use crate::engine::host::{DomainSeen, DomainState, StopCause};
+use crate::engine::host::{DomainSeen, DomainState, PauseCause, StopCause};
 use crate::engine::spec::Resources;
 
 /// What was found.
@@ -93,11 +93,19 @@ pub fn look(domain: &Domain) -> Result<Look, Error> {
 #[must_use]
 pub fn domain_state(state: sys::virDomainState, reason: i32) -> DomainState {
     match state {
-        sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused,
+        sys::VIR_DOMAIN_PAUSED => DomainState::Paused(pause_cause(reason)),
+        sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Paused(PauseCause::Other),
         sys::VIR_DOMAIN_CRASHED => DomainState::Stopped(StopCause::Crashed),
         sys::VIR_DOMAIN_SHUTOFF => DomainState::Stopped(stop_cause(reason)),
         // NOSTATE, BLOCKED and SHUTDOWN (on its way down) have a process.
         _ => DomainState::Running,
+    }
+}
+
+fn pause_cause(reason: i32) -> PauseCause {
+    match u32::try_from(reason).unwrap_or(u32::MAX) {
+        sys::VIR_DOMAIN_PAUSED_IOERROR => PauseCause::DiskError,
+        _ => PauseCause::Other,
     }
 }
 
@@ -119,6 +127,15 @@ fn stop_cause(reason: i32) -> StopCause {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_that_qemu_paused_for_its_disk_is_told_from_others() {
+        for reason in 0..=15 {
+            let state = domain_state(sys::VIR_DOMAIN_PAUSED, reason);
+            let disk = state == DomainState::Paused(PauseCause::DiskError);
+            assert_eq!(disk, reason == sys::VIR_DOMAIN_PAUSED_IOERROR as i32, "{reason}");
+        }
+    }
 
     #[test]
     fn only_the_guests_own_power_off_is_a_shutdown() {

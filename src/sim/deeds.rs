@@ -6,7 +6,7 @@ use super::faults::AGREE_WITHIN;
 use super::guard::Guard;
 use super::world::{Event, SAMPLE_EVERY, World};
 use crate::engine::guard::GuardInput;
-use crate::engine::host::{DomainState, StopCause, VmLoad};
+use crate::engine::host::{DomainState, PauseCause, StopCause, VmLoad};
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared};
 use crate::engine::lrt::relief::THRESHOLD_S;
@@ -136,7 +136,7 @@ impl World {
 
     /// A guest's processors are paused, as by an error of its disk. Tells whether they ran.
     pub fn pause_guest(&mut self, name: &NodeName, id: &VmId) -> bool {
-        self.disturb(name, id, DomainState::Paused)
+        self.disturb(name, id, DomainState::Paused(PauseCause::DiskError))
     }
 
     fn disturb(&mut self, name: &NodeName, id: &VmId, state: DomainState) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::effect::HypervisorCommand;
 use crate::engine::host::{
-    Acceleration, DomainSeen, DomainState, Failure, FailureKind, HostInfo, StopCause,
+    Acceleration, DomainSeen, DomainState, Failure, FailureKind, HostInfo, PauseCause, StopCause,
 };
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::spec::{Resources, VmDefinition};
@@ -78,7 +78,7 @@ impl Host {
     pub fn running(&self) -> impl Iterator<Item = (&VmId, &Resources)> {
         let up = |guest: &Guest| match guest.seen.state {
             DomainState::Running => true,
-            DomainState::Paused => !guest.arrived,
+            DomainState::Paused(_) => !guest.arrived,
             DomainState::Stopped(_) => false,
         };
         self.domains.iter().filter(move |(_, guest)| up(guest)).map(|(id, guest)| (id, &guest.size))
@@ -108,10 +108,7 @@ impl Host {
         let arrived = self.domains.iter().filter(|(_, guest)| guest.arrived);
         let gone: Vec<VmId> = arrived.map(|(id, _)| id.clone()).collect();
         self.domains.retain(|_, guest| !guest.arrived);
-        let live = self
-            .domains
-            .values_mut()
-            .filter(|guest| matches!(guest.seen.state, DomainState::Running | DomainState::Paused));
+        let live = self.domains.values_mut().filter(|guest| guest.seen.may_run());
         let ended = live.map(|guest| {
             guest.seen.state = DomainState::Stopped(StopCause::Crashed);
             guest.seen.clone()
@@ -150,7 +147,7 @@ impl Host {
     pub fn arrive(&mut self, guest: &Guest, definition: &VmDefinition) -> DomainSeen {
         let seen = DomainSeen {
             epoch: definition.epoch,
-            state: DomainState::Paused,
+            state: DomainState::Paused(PauseCause::Other),
             ..guest.seen.clone()
         };
         *self.disks.entry(definition.id.clone()).or_default() += 0;
@@ -207,8 +204,7 @@ impl Host {
 
     fn run(&mut self, definition: &VmDefinition, starts: &mut u64) -> DomainSeen {
         let same = |guest: &Guest| {
-            let paused = matches!(guest.seen.state, DomainState::Running | DomainState::Paused);
-            paused
+            guest.seen.may_run()
                 && guest.seen.epoch == definition.epoch
                 && guest.seen.revision == definition.revision
         };

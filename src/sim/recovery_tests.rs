@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand::rngs::ChaCha8Rng;
+
+use super::faults::FaultKind;
 use super::tests::{apply, is_ready, spec, world};
 use super::world::World;
 use crate::engine::host::{DomainState, StopCause};
@@ -150,6 +154,34 @@ fn a_guest_that_pauses_again_and_again_is_continued_later_each_time_and_goes_on_
     world.run_for(Duration::from_secs(61));
     assert!(world.pause_guest(&node, &id), "the fault fired");
     assert!(world.run_while_not(Duration::from_millis(400), runs), "at once");
+    assert_eq!(world.broken, vec![]);
+}
+
+/// libvirt may lose track of a guest, and answer nothing about it.
+#[test]
+fn a_status_says_why_a_guest_is_paused_and_that_the_hypervisor_does_not_answer() {
+    let mut world = world(3, 5);
+    let uid = applied(&mut world, Recovery::default());
+    let (id, node) = member(&world, "db").expect("it runs");
+    assert!(world.pause_guest(&node, &id), "the fault fired");
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let stalls = (FaultKind::Hypervisor, &node, Duration::from_secs(70));
+    assert!(world.inflict(stalls, &mut rng), "the fault fired");
+    let told = |world: &World| {
+        let status = world.api.get(&uid).and_then(|ve| ve.status.clone());
+        let vm = status.and_then(|status| status.vms.into_iter().find(|vm| vm.id == id));
+        vm.and_then(|vm| vm.reason).unwrap_or_default()
+    };
+    let paused = "was paused, as its disk cannot be read or written (is the node's disk full?)";
+    assert!(world.run_while_not(Duration::from_secs(5), |world| told(world) == paused));
+    world.run_for(Duration::from_secs(24));
+    assert_eq!(told(&world), paused, "it may be slow");
+    let silent = format!(
+        "the hypervisor was told to continue it, and has not answered for 30 s (before: {paused})"
+    );
+    assert!(world.run_while_not(Duration::from_secs(20), |world| told(world) == silent));
+    assert!(world.run_while_not(SOON, |world| told(world).is_empty()), "it answers again");
+    assert!(is_ready(&world, &uid));
     assert_eq!(world.broken, vec![]);
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use discovery::agent::ports::PeerIdentity;
 use discovery::engine::dnt::PeerState;
 use discovery::engine::dnt::vivaldi::Coordinate;
-use discovery::engine::host::{DomainSeen, DomainState, StopCause};
+use discovery::engine::host::{DomainSeen, DomainState, PauseCause, StopCause};
 use discovery::engine::id::{MemberName, NodeName, ProcedureId, VeName, VeUid, VmId};
 use discovery::engine::input::VeDeclared;
 use discovery::engine::lease::guardian::{Guarded, Ward};
@@ -265,7 +265,7 @@ pub fn messages() -> Vec<Message> {
             lease: Some(lease()),
             vms: vec![
                 observed(None),
-                observed(Some(seen(DomainState::Paused))),
+                observed(Some(seen(DomainState::Paused(PauseCause::DiskError)))),
                 observed(Some(seen(DomainState::Stopped(StopCause::Crashed)))),
             ],
         },

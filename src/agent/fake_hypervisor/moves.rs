@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{Domain, Inner, failed};
 use crate::engine::effect::Migration;
-use crate::engine::host::{DomainState, Failure, FailureKind, MigrationFigures};
+use crate::engine::host::{DomainState, Failure, FailureKind, MigrationFigures, PauseCause};
 use crate::engine::id::NodeName;
 use crate::engine::input::HypervisorInput;
 
@@ -81,7 +81,7 @@ impl Inner {
         domain.seen.epoch = definition.epoch;
         domain.definition.epoch = definition.epoch;
         // Continued by an order, when its source is gone for sure.
-        domain.seen.state = DomainState::Paused;
+        domain.seen.state = DomainState::Paused(PauseCause::Other);
         self.tell(HypervisorInput::Domain(domain.seen.clone()));
         state.domains.insert(definition.id.clone(), domain);
         Ok(definition.memory)

@@ -29,7 +29,7 @@ impl Lrt {
             HypervisorInput::Domains(all) => self.full_pass(all, ctx),
             HypervisorInput::Progress { id, message } => {
                 if let Some(vmh) = self.vms.get_mut(&id) {
-                    vmh.progress(message);
+                    vmh.progress(message, ctx.now);
                     self.dirty.insert(id.ve);
                 }
             }

@@ -12,7 +12,7 @@ use super::vmh::{Vmh, What};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::effect::{Action, HypervisorCommand, Migration};
-use crate::engine::host::{DomainState, Failure, FailureKind};
+use crate::engine::host::{DomainSeen, Failure, FailureKind};
 use crate::engine::record::{Transit, VmGoal};
 use crate::engine::report::MoveProgress;
 use crate::engine::spec::VmDefinition;
@@ -77,8 +77,7 @@ impl Vmh {
     pub(super) fn answer_halt(&mut self) {
         let asked = self.record.transit == Transit::Halted && self.moved == MoveProgress::Open;
         if asked && self.record.goal == VmGoal::Run && !self.is_migrating() {
-            let state = self.domain.as_ref().map(|domain| domain.state);
-            let here = matches!(state, Some(DomainState::Running | DomainState::Paused));
+            let here = self.domain.as_ref().is_some_and(DomainSeen::may_run);
             self.moved = if here {
                 MoveProgress::Stayed("called off".into())
             } else {

@@ -14,38 +14,33 @@
 //!                                    next order, whatever the hypervisor shows
 //! ```
 
+mod judge;
+mod pace;
+
+use std::fmt;
 use std::time::Duration;
+
+use pace::Pace;
 
 use super::transit::MigrationLimits;
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
 use crate::engine::effect::{Action, HypervisorCommand};
-use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind, StopCause};
+use crate::engine::host::{DomainSeen, DomainState, Failure, FailureKind};
 use crate::engine::record::{Kept, Start, Transit, VmGoal, VmRecord};
 use crate::engine::report::{MoveProgress, VmObserved, VmPhase};
-use crate::engine::spec::{BackOff, OnNodeCrash, OnVmCrash, Resources, RunStrategy, VmDefinition};
+use crate::engine::spec::{Resources, VmDefinition};
 use crate::engine::time::Instant;
 
 /// How long a guest may take to power off when asked.
 const STOP_GRACE: Duration = Duration::from_secs(15);
-/// First pause after a command that failed; doubles each time.
-const BACK_OFF: Duration = Duration::from_millis(500);
-/// Longest pause after commands that failed.
-const MAX_BACK_OFF: Duration = Duration::from_secs(60);
-
-/// A guest that pauses again so soon after it was continued (as on a disk that is full) will do so once more: it is continued
-/// later each time.
-const PAUSES_AGAIN: Duration = Duration::from_secs(60);
-/// Longest wait until it is continued: what a guest waits for beyond that is its disk.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A hypervisor that has not answered a command for so long is said to be silent: it gives up its calls later than that.
+const SILENT: Duration = Duration::from_secs(30);
 
 /// A guest that has been started is busy for a while with that: its load then says nothing of what it will be.
 const BOOTS_FOR: Duration = Duration::from_secs(60);
 /// A VM that has come by live migration is not asked to make room for so long: it would be moved to and fro.
 const STAYS_FOR: Duration = Duration::from_secs(20);
-
-/// A guest that ends so often in a row does so in a loop.
-const CRASH_LOOP: u32 = 3;
 
 #[derive(Clone, Debug)]
 pub(super) struct InFlight {
@@ -53,6 +48,8 @@ pub(super) struct InFlight {
     pub(super) what: What,
     /// It was told to give up.
     pub(super) aborted: bool,
+    /// When it was given, or last said how far it is.
+    heard: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +60,19 @@ pub(super) enum What {
     Remove,
     Expect,
     Migrate,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Run => "start",
+            Self::Resume => "continue",
+            Self::Stop => "stop",
+            Self::Remove => "remove",
+            Self::Expect => "make ready for",
+            Self::Migrate => "move",
+        })
+    }
 }
 
 /// One VM on this node.
@@ -85,10 +95,7 @@ pub struct Vmh {
     /// It is not asked to make room for others before.
     pub(super) left_alone_until: Instant,
     pub(super) in_flight: Option<InFlight>,
-    retry_at: Instant,
-    failures: u32,
-    /// When it was last seen to have paused, and how many times in a row soon after it had been continued.
-    paused: Option<(Instant, u32)>,
+    pace: Pace,
     running_since: Option<Instant>,
     /// It came by live migration: it did not boot here.
     came: bool,
@@ -98,16 +105,6 @@ pub struct Vmh {
     hurt: Option<String>,
     /// It was free to start in this placement, in this life of the agent: what others do since is nothing to it.
     opened: bool,
-}
-
-/// What is done about a guest that ended.
-enum Next {
-    /// It is started again.
-    Again,
-    /// All VMs of its environment are.
-    WithItsEnvironment,
-    /// Nothing, by what.
-    Left(&'static str),
 }
 
 /// What became of a command.
@@ -134,9 +131,7 @@ impl Vmh {
             cannot_leave: None,
             left_alone_until: Instant::ZERO,
             in_flight: None,
-            retry_at: Instant::ZERO,
-            failures: 0,
-            paused: None,
+            pace: Pace::new(),
             running_since: None,
             came: false,
             ran,
@@ -156,8 +151,8 @@ impl Vmh {
     /// When it wants to be looked at again.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
-        let waits = self.in_flight.is_none() && self.retry_at > Instant::ZERO;
-        (waits && self.wanted().is_some()).then_some(self.retry_at)
+        let waits = self.in_flight.is_none() && self.wanted().is_some();
+        self.pace.due_at().filter(|_| waits)
     }
 
     /// Whether the domain runs what is meant to run.
@@ -179,7 +174,7 @@ impl Vmh {
     /// Takes from an order whether it may be started.
     pub(super) fn let_start(&mut self, start: Start) {
         if self.record.start != start && [start, self.record.start].contains(&Start::Down) {
-            self.retry_at = Instant::ZERO;
+            self.pace.at_once();
         }
         match start {
             Start::Free => self.opened = true,
@@ -204,7 +199,7 @@ impl Vmh {
     /// The command that would bring the VM closer to its goal.
     pub(super) fn wanted(&self) -> Option<What> {
         let state = self.domain.as_ref().map(|domain| domain.state);
-        let runs = matches!(state, Some(DomainState::Running | DomainState::Paused));
+        let runs = self.domain.as_ref().is_some_and(DomainSeen::may_run);
         match self.record.goal {
             VmGoal::Absent => None,
             VmGoal::Remove => Some(What::Remove),
@@ -212,7 +207,7 @@ impl Vmh {
                 let arrived =
                     self.domain.as_ref().is_some_and(|d| d.epoch == self.record.definition.epoch);
                 if arrived && has(Bug::ArrivedRuns) {
-                    let paused = state == Some(DomainState::Paused);
+                    let paused = matches!(state, Some(DomainState::Paused(_)));
                     return paused.then_some(What::Resume);
                 }
                 (self.moved != MoveProgress::Ready && !arrived).then_some(What::Expect)
@@ -234,7 +229,7 @@ impl Vmh {
                     DomainState::Stopped(_) => Some(What::Run),
                     _ if domain.edited.is_some() => Some(What::Run),
                     _ if !self.is_current(domain) && self.may_restart => Some(What::Run),
-                    DomainState::Paused => Some(What::Resume),
+                    DomainState::Paused(_) => Some(What::Resume),
                     DomainState::Running => None,
                 },
             },
@@ -290,13 +285,13 @@ impl Vmh {
         self.abort_if_called_off(next_request, ctx);
         self.answer_halt();
         self.stay_while_larger();
-        if self.in_flight.is_some() || self.retry_at > ctx.now {
+        if self.in_flight.is_some() || !self.pace.is_due(ctx.now) {
             return;
         }
         let Some(what) = self.wanted() else { return };
         if !may_start && matches!(what, What::Run | What::Resume | What::Expect) {
             // Looked at again when something says that it may; there is no time to wait for.
-            self.retry_at = Instant::ZERO;
+            self.pace.at_once();
             return;
         }
         let id = self.record.definition.id.clone();
@@ -321,7 +316,7 @@ impl Vmh {
         };
         *next_request += 1;
         let request = *next_request;
-        self.in_flight = Some(InFlight { request, what, aborted: false });
+        self.in_flight = Some(InFlight { request, what, aborted: false, heard: ctx.now });
         ctx.out.actions.push(Action::Hypervisor { request, command });
     }
 
@@ -341,12 +336,12 @@ impl Vmh {
 
     /// As many others leave as may: it is looked at again when one of them has left, at no time of its own.
     pub(super) fn lets_others_leave(&mut self) {
-        self.retry_at = Instant::ZERO;
+        self.pace.at_once();
     }
 
     /// The hypervisor's connection came back: what waited for it need not wait longer.
     pub fn hurry(&mut self) {
-        self.retry_at = Instant::ZERO;
+        self.pace.at_once();
     }
 
     /// Takes note of what the hypervisor shows outside of a command's end.
@@ -376,7 +371,7 @@ impl Vmh {
                     return Outcome::Gone;
                 }
                 self.domain = domain;
-                self.retry_at = Instant::ZERO;
+                self.pace.at_once();
                 self.succeeded(flight.what, ctx);
             }
             Err(failure) if flight.what == What::Migrate => self.stayed(&failure),
@@ -390,7 +385,7 @@ impl Vmh {
         match what {
             What::Stop if !runs => {
                 self.reason = None;
-                self.failures = 0;
+                self.pace.succeeded();
                 self.ends();
                 if self.record.running.take().is_some() {
                     self.keep(ctx);
@@ -410,7 +405,7 @@ impl Vmh {
             What::Expect => {
                 self.moved = MoveProgress::Ready;
                 self.reason = None;
-                self.failures = 0;
+                self.pace.succeeded();
             }
             What::Migrate => {
                 self.moved = MoveProgress::Left;
@@ -433,184 +428,16 @@ impl Vmh {
     }
 
     fn failed(&mut self, what: What, failure: &Failure, ctx: &mut Context) {
-        let pause = self.next_pause();
-        // An absent hypervisor announces its return; the pause is only the safety net.
-        self.retry_at =
-            ctx.now + if failure.kind == FailureKind::Unavailable { BACK_OFF * 4 } else { pause };
-        let text = format!("{failure}; tried again in {}", seconds(self.retry_at.since(ctx.now)));
+        let pause = self.pace.failed(failure.kind, ctx.now);
+        let text = format!("{failure}; tried again in {}", seconds(pause));
         if what == What::Expect {
             self.moved = MoveProgress::CannotArrive(failure.message.clone());
         }
         if failure.kind != FailureKind::Unavailable && self.reason.is_none() {
-            let verb = match what {
-                What::Run => "start",
-                What::Resume => "continue",
-                What::Stop => "stop",
-                What::Remove => "remove",
-                What::Expect => "make ready for",
-                What::Migrate => "move",
-            };
-            let message = format!("cannot {verb} {} on {}: {failure}", self.name(), ctx.node);
+            let message = format!("cannot {what} {} on {}: {failure}", self.name(), ctx.node);
             self.tell(ctx, true, "Failed", message);
         }
         self.reason = Some(text);
-    }
-
-    fn next_pause(&mut self) -> Duration {
-        let pause = BACK_OFF * 2_u32.saturating_pow(self.failures.min(16));
-        self.failures += 1;
-        pause.min(MAX_BACK_OFF)
-    }
-
-    /// Compares what is shown with the goal, when no command is under way.
-    pub(super) fn judge(&mut self, before: Option<&DomainSeen>, ctx: &mut Context) {
-        let record = &self.record;
-        let over = record.completed || record.crashed || record.start == Start::Down;
-        if record.goal != VmGoal::Run || over || self.in_transit() {
-            return;
-        }
-        if ctx.lapsed {
-            return self.lapsed(ctx);
-        }
-        match self.domain.as_ref().map(|domain| (domain.state, domain.edited.clone())) {
-            Some((DomainState::Running, None)) => self.runs(ctx),
-            Some((_, Some(edited))) => self.hurt_by(&format!("was edited: {edited}"), ctx),
-            // It has just arrived, and is about to be continued.
-            Some((DomainState::Paused, None)) if self.came && self.running_since.is_none() => {}
-            Some((DomainState::Paused, None)) => self.has_paused(ctx),
-            Some((DomainState::Stopped(cause), None)) if self.ran => {
-                // The same stop seen twice (an event, then a full pass) is one stop.
-                let known = before.is_some_and(|b| matches!(b.state, DomainState::Stopped(_)));
-                if !known || self.running_since.is_some() {
-                    self.stopped(cause, ctx);
-                }
-            }
-            None if self.ran && before.is_some() => {
-                self.running_since = None;
-                self.hurt_by("was undefined", ctx);
-                self.record.restarts += 1;
-                self.keep(ctx);
-            }
-            _ => {}
-        }
-    }
-
-    /// Its node is not heard, and its guard ends what runs: whatever is seen now is no deed of the guest's.
-    fn lapsed(&mut self, ctx: &mut Context) {
-        let runs = self.domain.as_ref().is_some_and(|domain| domain.state == DomainState::Running);
-        if !runs {
-            self.running_since = None;
-            let what = "was ended, as its node was not heard by its guardians";
-            self.hurt.get_or_insert_with(|| what.to_owned());
-            self.reason = Some(what.to_owned());
-            if self.ran && self.record.definition.recovery.on_node_crash == OnNodeCrash::RestartVe {
-                self.record.crashed = true;
-                self.keep(ctx);
-            }
-        }
-    }
-
-    /// It is continued: at once the first time.
-    fn has_paused(&mut self, ctx: &mut Context) {
-        // The same pause seen twice (an event, then a full pass) is one pause.
-        if self.hurt.is_none() {
-            let again = match self.paused {
-                Some((last, again)) if ctx.now.since(last) < PAUSES_AGAIN => again + 1,
-                _ => 0,
-            };
-            self.paused = Some((ctx.now, again));
-            if again > 0 {
-                let wait = BACK_OFF * 2_u32.saturating_pow(again.min(16) - 1);
-                self.retry_at = ctx.now + wait.min(LONGEST_PAUSE);
-            }
-        }
-        self.hurt_by("was paused", ctx);
-    }
-
-    fn hurt_by(&mut self, what: &str, ctx: &mut Context) {
-        if self.hurt.is_none() {
-            self.hurt = Some(what.to_owned());
-            self.reason = Some(what.to_owned());
-            let message = format!("{} {what} on {}; it is put right", self.name(), ctx.node);
-            self.tell(ctx, true, "Disturbed", message);
-        }
-    }
-
-    /// The domain stopped by itself or was ended; the run strategy decides.
-    fn stopped(&mut self, cause: StopCause, ctx: &mut Context) {
-        self.came = false;
-        let uptime = self.running_since.take().map(|since| ctx.now.since(since));
-        if uptime.is_some_and(|uptime| uptime >= BackOff::STABLE_AFTER) {
-            self.failures = 0;
-        }
-        let (word, reason) = match cause {
-            StopCause::Shutdown => ("powered itself off", "PoweredOff"),
-            StopCause::Crashed => ("crashed", "Crashed"),
-            StopCause::Destroyed => ("was destroyed", "Destroyed"),
-            StopCause::Failed => ("was ended by the hypervisor", "Crashed"),
-            StopCause::Unknown => ("was not running", "Stopped"),
-        };
-        let next = self.after(cause);
-        let what_next = match next {
-            Next::Again => {
-                let pause = self.record.definition.recovery.back_off.pause(self.failures);
-                self.failures += 1;
-                self.retry_at = ctx.now + pause;
-                self.record.restarts += 1;
-                self.hurt = Some(word.to_owned());
-                let often = match self.failures {
-                    crashes if crashes >= CRASH_LOOP => format!("{crashes} times in a row; "),
-                    _ => String::new(),
-                };
-                let when =
-                    if pause.is_zero() { "now".into() } else { format!("in {}", seconds(pause)) };
-                format!("{often}started again {when}")
-            }
-            Next::WithItsEnvironment => {
-                self.record.crashed = true;
-                self.record.running = None;
-                self.record.restarts += 1;
-                "its environment is to be restarted for that".to_owned()
-            }
-            Next::Left(by) => {
-                self.record.completed = true;
-                self.record.running = None;
-                format!("{by} leaves it so")
-            }
-        };
-        self.reason = Some(format!("{word}; {what_next}"));
-        let message = format!("{} {word} on {}; {what_next}", self.name(), ctx.node);
-        self.tell(ctx, cause != StopCause::Shutdown, reason, message);
-        self.keep(ctx);
-    }
-
-    /// What is done about a guest that ended.
-    fn after(&self, cause: StopCause) -> Next {
-        let definition = &self.record.definition;
-        let again = match definition.run_strategy {
-            RunStrategy::Always => true,
-            RunStrategy::RerunOnFailure => cause != StopCause::Shutdown,
-            // A node that lost its power ended the guest; the guest itself did not end.
-            RunStrategy::Once => cause == StopCause::Unknown,
-        };
-        if !again {
-            return Next::Left("its run strategy");
-        }
-        let recovery = &definition.recovery;
-        match cause {
-            StopCause::Shutdown => Next::Again,
-            StopCause::Unknown if recovery.on_node_crash == OnNodeCrash::RestartVe => {
-                Next::WithItsEnvironment
-            }
-            StopCause::Unknown => Next::Again,
-            StopCause::Crashed | StopCause::Destroyed | StopCause::Failed => {
-                match recovery.on_vm_crash {
-                    OnVmCrash::Restart => Next::Again,
-                    OnVmCrash::RestartVe => Next::WithItsEnvironment,
-                    OnVmCrash::Leave => Next::Left("its environment's recovery"),
-                }
-            }
-        }
     }
 
     fn tell(&self, ctx: &mut Context, warning: bool, reason: &'static str, message: String) {
@@ -619,8 +446,9 @@ impl Vmh {
     }
 
     /// A long command goes on.
-    pub fn progress(&mut self, message: String) {
-        if self.in_flight.is_some() {
+    pub fn progress(&mut self, message: String, now: Instant) {
+        if let Some(flight) = &mut self.in_flight {
+            flight.heard = now;
             self.reason = Some(message);
         }
     }
@@ -638,8 +466,8 @@ impl Vmh {
             self.opened &= !other;
             self.record.definition = definition;
             self.record.goal = goal;
-            self.failures = 0;
-            self.retry_at = Instant::ZERO;
+            self.pace.succeeded();
+            self.pace.at_once();
             self.reason = None;
             if goal != VmGoal::Run {
                 self.ends();
@@ -669,16 +497,32 @@ impl Vmh {
                 VmPhase::Starting
             }
             VmGoal::Run if runs => VmPhase::Running,
-            VmGoal::Run if state == Some(DomainState::Paused) => VmPhase::Paused,
-            VmGoal::Run if self.record.crashed || self.retry_at > now => VmPhase::BackOff,
+            VmGoal::Run if matches!(state, Some(DomainState::Paused(_))) => VmPhase::Paused,
+            VmGoal::Run if self.record.crashed || !self.pace.is_due(now) => VmPhase::BackOff,
             VmGoal::Run => VmPhase::Starting,
         }
     }
 
+    /// What its hypervisor was told, and does not answer. (A migration may last; it says elsewhere how far it is.)
+    fn unanswered(&self, now: Instant) -> Option<String> {
+        let flight = self.in_flight.as_ref().filter(|flight| flight.what != What::Migrate)?;
+        let silent = now.since(flight.heard) >= SILENT;
+        silent.then(|| {
+            let before = self.reason.as_ref().map(|reason| format!(" (before: {reason})"));
+            format!(
+                "the hypervisor was told to {} it, and has not answered for {}{}",
+                flight.what,
+                seconds(SILENT),
+                before.unwrap_or_default()
+            )
+        })
+    }
+
     /// Why it is not as it should be, was last ordered to be, or should leave: the first of these that holds.
     #[must_use]
-    pub fn why(&self) -> Option<String> {
-        let here = self.reason.clone().or_else(|| self.refused.clone());
+    pub fn why(&self, now: Instant) -> Option<String> {
+        let here =
+            self.unanswered(now).or_else(|| self.reason.clone()).or_else(|| self.refused.clone());
         let leave =
             || self.cannot_leave.as_ref().map(|why| format!("cannot leave its node: {why}"));
         here.or_else(leave)
@@ -697,7 +541,7 @@ impl Vmh {
             accepted: definition.revision,
             phase: self.phase(now),
             domain: self.domain.clone(),
-            reason: self.why(),
+            reason: self.why(now),
             restarts: self.record.restarts,
             transit: self.record.transit.clone(),
             moved: self.moved.clone(),

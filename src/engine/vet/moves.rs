@@ -11,7 +11,7 @@ use super::ledger::{definition, leases_agree, owe, problem};
 use super::veh::{Rooms, Veh};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
-use crate::engine::host::DomainState;
+use crate::engine::host::DomainSeen;
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::lrt::procedure::{Aim, Ended, Request};
 use crate::engine::record::{MoveReason, MoveStep, Moving, Placement, Start, Transit, VeRecord};
@@ -446,5 +446,5 @@ pub fn in_motion(record: &VeRecord) -> bool {
 /// The target has the VM's domain, with its memory.
 pub(super) fn has_it(seen: &VmObserved) -> bool {
     let domain = seen.domain.as_ref().filter(|domain| domain.epoch == seen.epoch);
-    domain.is_some_and(|d| matches!(d.state, DomainState::Running | DomainState::Paused))
+    domain.is_some_and(DomainSeen::may_run)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use discovery::engine::effect::HypervisorCommand;
-use discovery::engine::host::{DomainState, FailureKind, StopCause};
+use discovery::engine::host::{DomainState, FailureKind, PauseCause, StopCause};
 use discovery::engine::input::HypervisorInput;
 
 use super::subject::{Subject, vm};
@@ -87,7 +87,7 @@ fn a_paused_domain_is_reported_and_continued(subject: &mut Subject) {
     subject.run(&vm);
     let instance = subject.hands.instance(&vm);
     subject.hands.pause(&vm);
-    subject.seen(&vm.id, "its pause", |seen| seen.state == DomainState::Paused);
+    subject.seen(&vm.id, "its pause", |seen| seen.state == DomainState::Paused(PauseCause::Other));
     let ended = subject.command(HypervisorCommand::Resume(vm.id.clone()));
     let seen = ended.expect("continued").expect("it exists");
     assert_eq!(seen.state, DomainState::Running);

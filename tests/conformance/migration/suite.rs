@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use discovery::engine::effect::{HypervisorCommand, Migration};
-use discovery::engine::host::{DomainState, FailureKind, MigrationFigures};
+use discovery::engine::host::{DomainState, FailureKind, MigrationFigures, PauseCause};
 use discovery::engine::id::NodeName;
 use discovery::engine::input::HypervisorInput;
 use discovery::engine::spec::{DiskSpec, VmDefinition};
@@ -77,7 +77,10 @@ pub fn arrives(at: &mut Subject, vm: &VmDefinition) {
         HypervisorInput::Domain(seen) if seen.id == vm.id => Some(seen.clone()),
         _ => None,
     });
-    assert_eq!((seen.state, seen.epoch, &seen.edited), (DomainState::Paused, vm.epoch, &None));
+    assert_eq!(
+        (seen.state, seen.epoch, &seen.edited),
+        (DomainState::Paused(PauseCause::Other), vm.epoch, &None)
+    );
     assert_eq!(seen.revision, vm.revision);
     let seen = at.command(HypervisorCommand::Resume(vm.id.clone())).expect("continued");
     assert_eq!(seen.map(|seen| seen.state), Some(DomainState::Running));
