@@ -15,8 +15,8 @@ pub struct VirtualEnvironmentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Waiting` (admitted, not placed), `Running` (placed), `Terminated` (stopped as declared, disks kept)
-    /// or `Deleting`.
+    /// `Waiting` (admitted, not placed), `Running` (placed), `FailingOver` (VMs of a silent or lost node are to run
+    /// elsewhere), `Terminated` (stopped as declared, disks kept) or `Deleting`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub phase: Option<Phase>,
@@ -76,7 +76,8 @@ pub struct VirtualEnvironmentStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub vms: Vec<VmStatus>,
 
-    /// Why it waits: the constraint that cannot hold, or the resource that is short, and by how much.
+    /// Why it is not as declared: the constraint that cannot hold, the resource that is short and by how much, the node that is
+    /// silent and when its VMs may be taken over, or what its VMs are doing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_reason: Option<String>,
 }
@@ -137,6 +138,8 @@ pub enum Phase {
     Waiting,
     /// Placed.
     Running,
+    /// VMs of it were on a node that is silent or lost: they run elsewhere once it is proven that they have ended there.
+    FailingOver,
     /// Stopped as declared, disks kept.
     Terminated,
     /// Deleted by its owner; its VMs are being removed.

@@ -37,7 +37,7 @@ use super::quantity;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready",
         description = "VMs that run, of those declared"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase",
-        description = "Waiting, Running or Terminated"),
+        description = "Waiting, Running, FailingOver, Terminated or Deleting"),
     printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodeList",
         description = "Physical nodes that hold its VMs"),
     printcolumn(name = "Since", type_ = "date",
@@ -45,7 +45,7 @@ use super::quantity;
         description = "When Ready last changed"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn = r#"{"name":"Handler","type":"string","jsonPath":".status.handler","priority":1,"description":"The agent that handles this environment"}"#,
-    printcolumn = r#"{"name":"Why","type":"string","jsonPath":".status.waitingReason","priority":1,"description":"Why it waits"}"#,
+    printcolumn = r#"{"name":"Why","type":"string","jsonPath":".status.waitingReason","description":"Why it is not as declared"}"#,
     validation = rules::name_rule()
 )]
 #[serde(rename_all = "camelCase")]

@@ -18,6 +18,8 @@ pub enum Phase {
     Waiting,
     /// Placed; its VMs run or are being started.
     Running,
+    /// VMs of it were on a node that is silent or lost: they are to run elsewhere.
+    FailingOver,
     /// Declared so, and every VM is stopped.
     Terminated,
     /// Being deleted.

@@ -40,12 +40,12 @@ pub(super) fn status(
         report.vms.iter().filter_map(|vm| Some(vm.node.as_ref()?.to_string())).collect();
     nodes.sort();
     nodes.dedup();
-    let waits = report.phase == Phase::Waiting && !report.placed.holds;
     VirtualEnvironmentStatus {
         observed_generation: Some(report.observed_generation),
         phase: Some(match report.phase {
             Phase::Waiting => api::Phase::Waiting,
             Phase::Running => api::Phase::Running,
+            Phase::FailingOver => api::Phase::FailingOver,
             Phase::Terminated => api::Phase::Terminated,
             Phase::Deleting => api::Phase::Deleting,
         }),
@@ -63,7 +63,7 @@ pub(super) fn status(
         handler_round: Some(report.round),
         replica_set: report.replica_set.iter().map(ToString::to_string).collect(),
         vms: report.vms.iter().map(|vm| vm_status(report, vm, before, now)).collect(),
-        waiting_reason: waits.then(|| shortened(&report.placed.message)),
+        waiting_reason: (!report.ready.holds).then(|| shortened(&report.ready.message)),
     }
 }
 
@@ -265,14 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn why_it_waits_is_said_while_it_waits() {
+    fn why_it_is_not_ready_is_said_until_it_is() {
         let none = VirtualEnvironmentStatus::default();
         let mut waiting = report(vec![], false);
-        waiting.phase = Phase::Waiting;
-        waiting.placed = Says::no("InsufficientResources", "memory is short by 2Gi");
+        waiting.ready = Says::no("CannotBePlaced", "memory is short by 2Gi");
         let told = status(&waiting, &none, None, &"n1".into(), &at(1));
         assert_eq!(told.waiting_reason.as_deref(), Some("memory is short by 2Gi"));
-        waiting.placed = Says::yes("Placed", "on n1");
+        waiting.ready = Says::yes("Running", "1 VM as declared");
         assert_eq!(status(&waiting, &told, None, &"n1".into(), &at(2)).waiting_reason, None);
     }
 

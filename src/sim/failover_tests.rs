@@ -11,7 +11,7 @@ use crate::engine::lease::message::{LeaseMessage, Said};
 use crate::engine::lease::{Absence, Lease, Times};
 use crate::engine::record::Kept;
 use crate::engine::replica::{DiskId, Replica};
-use crate::engine::report::FailoverStep;
+use crate::engine::report::{FailoverStep, Phase};
 use crate::engine::spec::{Constraint, DiskSpec, Domain};
 use crate::engine::wire::Message;
 
@@ -163,7 +163,13 @@ fn each_step_of_a_failover_is_told() {
     assert!(world.run_while_not(FAILOVER, says("silent")), "{}", said_of(&world, &uid, &vm));
     let taken = world.run_while_not(FAILOVER, says("may be taken over in"));
     assert!(taken, "{}", said_of(&world, &uid, &vm));
+    let phase = |world: &World| {
+        let status = world.api.get(&uid).and_then(|object| object.status.clone());
+        status.expect("a status").phase
+    };
+    assert_eq!(phase(&world), Phase::FailingOver);
     assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+    assert_eq!(phase(&world), Phase::Running);
     let steps = world.happened.iter().filter_map(|(_, _, told)| told.failover.as_ref());
     let steps: Vec<_> = steps.map(|failover| (failover.step, failover.vms.clone())).collect();
     let about = vec![(format!("default/ve-{}-{}", vm.member, vm.index), node)];

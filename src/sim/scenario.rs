@@ -301,7 +301,7 @@ pub(super) fn state_of(world: &World, uid: &VeUid) -> Option<State> {
     let reason = &*status.ready.reason;
     let waits = reason == "CannotBePlaced" || reason == NO_ROOM_TO_GROW;
     // What is added to a running environment may wait while the rest runs.
-    (waits && (status.phase == Phase::Running || up == 0)).then_some(State::Waiting)
+    (waits && (status.phase != Phase::Waiting || up == 0)).then_some(State::Waiting)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

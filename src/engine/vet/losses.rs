@@ -49,6 +49,13 @@ impl Losses {
         self.silent.get(node).map(|silent| silent.words.as_str())
     }
 
+    /// A silent node's guardians are to prove that its VMs have ended.
+    #[must_use]
+    pub fn is_to_be_proven(&self, node: &NodeName) -> bool {
+        let silent = self.silent.get(node);
+        silent.is_some_and(|silent| !matches!(silent.progress, Progress::Unguarded))
+    }
+
     /// Some VM was lost with its node, and does not run yet.
     #[must_use]
     pub fn has_lost(&self) -> bool {

@@ -119,6 +119,14 @@ fn former(record: &VeRecord, id: &VmId) -> Option<String> {
     Some(format!("waits for {} to end it", nodes.join(", ")))
 }
 
+/// It is to run elsewhere, as its node is silent.
+fn fails_over(record: &VeRecord, veh: &Veh, vm: &VmReport) -> bool {
+    let silent = vm.node.as_ref().filter(|_| vm.phase == VmPhase::Unknown);
+    silent.is_some_and(|node| veh.losses.is_to_be_proven(node))
+        && record.declared.spec.recovery.on_node_crash != OnNodeCrash::Leave
+        && !stays_with_its_disks(record, &vm.id)
+}
+
 fn why_unknown(record: &VeRecord, veh: &Veh, node: &NodeName, id: &VmId) -> String {
     if stays_with_its_disks(record, id) {
         return format!("node {node} is silent, and the only copy of its disks is there");
@@ -248,6 +256,8 @@ fn running(
     let lasts =
         |vm: &VmReport| matches!(vm.phase, VmPhase::Unknown | VmPhase::BackOff) || refused(vm);
     let settled = not_up.iter().any(|vm| lasts(vm));
+    let over = veh.losses.has_lost() || not_up.iter().any(|vm| fails_over(record, veh, vm));
+    let phase = if over { Phase::FailingOver } else { phase };
     Words {
         phase,
         ready: Condition::no(reason, text.clone()),
@@ -293,17 +303,21 @@ fn waiting(
     (placing, ends): (bool, Option<String>),
     making: Option<String>,
 ) -> Words {
-    let (reason, text, settled) = match veh.wait() {
+    let (phase, reason, text, settled) = match veh.wait() {
         Some(Wait::CannotFit(why)) => {
             let text = making.map_or(why.clone(), |making| format!("{why}; {making}"));
-            ("CannotBePlaced", text, true)
+            (phase, "CannotBePlaced", text, true)
         }
-        Some(Wait::Contended(why)) => ("Placing", why.clone(), false),
+        Some(Wait::Contended(why)) => (phase, "Placing", why.clone(), false),
         None if veh.losses.has_lost() => {
-            ("FailingOver", "its node is lost: is placed anew".to_owned(), true)
+            let text = "its node is lost: is placed anew".to_owned();
+            (Phase::FailingOver, "FailingOver", text, true)
         }
-        None if placing => ("Placing", "looks for nodes".to_owned(), false),
-        None => ("Placing", ends.unwrap_or_else(|| "is about to be placed".to_owned()), false),
+        None if placing => (phase, "Placing", "looks for nodes".to_owned(), false),
+        None => {
+            let text = ends.unwrap_or_else(|| "is about to be placed".to_owned());
+            (phase, "Placing", text, false)
+        }
     };
     Words {
         phase,
