@@ -137,8 +137,8 @@ impl Lab {
             now.difference(&before).next().is_some()
         });
         wait.map_err(|error| not_fired("upgrade of the agents", &error.to_string()))?;
-        let gone = before.difference(&now).count();
-        Ok(Fired::new(format!("{gone} of {} agents is another so far", before.len())))
+        let others = now.difference(&before).count();
+        Ok(Fired::new(format!("{others} of {} agents is another so far", before.len())))
     }
 
     fn agent_pods(&self) -> Result<BTreeSet<String>> {
