@@ -34,8 +34,8 @@ use crate::engine::time::Instant;
 
 /// How long a guest may take to power off when asked.
 const STOP_GRACE: Duration = Duration::from_secs(15);
-/// A hypervisor that has not answered a command for so long is said to be silent. What it answers at all, it answers before: a call
-/// that may not last fails after 20 s; a start, a stop or a save may take 2 min, and shows this while it does.
+/// A hypervisor that has not answered a command for so long is said to be silent. A call that may not last has failed
+/// before that, after 20 s; one that starts or ends a guest may take 2 min, and shows this while it does.
 const SILENT: Duration = Duration::from_secs(30);
 
 /// A guest that has been started is busy for a while with that: its load then says nothing of what it will be.
