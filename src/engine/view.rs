@@ -9,6 +9,7 @@ use super::lease::tenant::Protection;
 use super::record::{MoveStep, VeRecord, VmRecord};
 use super::report::VmPhase;
 use super::spec::Resources;
+use super::vet::register::ballot::ReplicaSet;
 
 /// One agent's beliefs.
 #[derive(Clone, Debug, Serialize)]
@@ -86,6 +87,8 @@ pub struct VeView {
     pub name: String,
     /// The newest generation of its spec on disk here.
     pub generation: i64,
+    /// Who keeps its record.
+    pub set: ReplicaSet,
     /// It is being deleted.
     pub deleting: bool,
     /// It was deleted.
@@ -186,6 +189,7 @@ impl Engine {
             uid: record.declared.uid.clone(),
             name: record.declared.name.to_string(),
             generation: record.declared.generation,
+            set: record.set.clone(),
             deleting: record.declared.deleting,
             tombstone: record.tombstone,
             placements: placements.collect(),

@@ -69,7 +69,8 @@ impl World {
     }
 
     /// A majority of the disks that are to keep some record is gone: of those that the newest one names, or of the first ones. Where
-    /// a change of the set is not over, the ones before can take it back.
+    /// a change of the set is not over, the ones before can take it back, as long as the handler that has proposed it goes on: another
+    /// cannot tell whether it was chosen, and what was chosen after it by the new ones alone.
     pub(super) fn has_lost_a_record(&self) -> bool {
         self.api.objects().any(|object| {
             let keepers = self.keepers(&object.declared.uid);
@@ -78,8 +79,16 @@ impl World {
                 accepted.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, record)| record.set.clone());
             let set = newest.unwrap_or_else(|| ReplicaSet::of(object.declared.replica_set.clone()));
             let there = |replica: &Replica| keepers.iter().any(|(kept, _)| kept == replica);
-            let deciding = if set.leaving.is_empty() { &set.members } else { &set.leaving };
-            !deciding.is_empty() && !is_majority(deciding, there)
+            let is_lost = |of: &[Replica]| !of.is_empty() && !is_majority(of, there);
+            if set.leaving.is_empty() {
+                return is_lost(&set.members);
+            }
+            let uid = &object.declared.uid;
+            let proposes = |node: &NodeName| {
+                let ves = self.engine(node).map(|engine| engine.view().ves);
+                ves.is_some_and(|ves| ves.iter().any(|ve| ve.uid == *uid && ve.set == set))
+            };
+            is_lost(&set.leaving) || is_lost(&set.members) && !self.nodes.keys().any(proposes)
         })
     }
 

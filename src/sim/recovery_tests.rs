@@ -11,10 +11,12 @@ use super::tests::{apply, is_ready, spec, world};
 use super::world::World;
 use crate::engine::host::{DomainState, StopCause};
 use crate::engine::id::{MemberName, NodeName, VeUid, VmId};
+use crate::engine::input::Input;
 use crate::engine::report::VmPhase;
 use crate::engine::spec::{
     BackOff, Constraint, Domain, MemberSpec, OnNodeCrash, OnVmCrash, Recovery, VeSpec, VeState,
 };
+use crate::engine::wire::Message;
 
 const SOON: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(10);
@@ -276,6 +278,38 @@ fn vms_wait_for_their_node_if_it_is_declared_so() {
     world.start_agent(&node);
     assert!(world.run_while_not(SOON, |world| starts(world).len() == 3));
     assert!(world.running().contains(&(id, node)), "where it was");
+    assert_eq!(world.broken, vec![]);
+}
+
+/// Its node spoke before it was believed to be back: it was bound to the same lease again, and taken over again, hundreds of times a
+/// second (seed 75386 of the fuzz).
+#[test]
+fn a_lease_that_is_proven_to_be_over_binds_nothing_any_more() {
+    let mut world = world(5, 1);
+    let recovery = Recovery { on_node_crash: OnNodeCrash::Leave, ..Recovery::default() };
+    let uid = applied(&mut world, recovery);
+    let (_, node) = member(&world, "web").expect("it runs");
+    let lease = world.engine(&node).expect("its agent runs").view().lease;
+    world.power_off(&node);
+    let told = |world: &World| {
+        let waits = |told: &&str| *told == "WaitsForNode";
+        world.happened.iter().map(|(_, _, told)| told.reason).filter(waits).count()
+    };
+    assert!(world.run_while_not(SOON, |world| told(world) > 0), "its lease is over");
+    let before = told(&world);
+    let handles = |name: &NodeName| {
+        let ves = world.engine(name).map(|engine| engine.view().ves);
+        ves.is_some_and(|ves| ves.iter().any(|ve| ve.uid == uid))
+    };
+    let handler = world.names().into_iter().find(handles).expect("one handles it");
+    for order in [0, u64::MAX] {
+        let (ve, lease) = (uid.clone(), lease.clone());
+        let late = Message::Observed { ve, order, leaving: false, lease, vms: Vec::new() };
+        let input = Input::Message { from: node.clone(), message: Box::new(late) };
+        world.handle(&handler, input);
+        world.run_for(Duration::from_secs(1));
+    }
+    assert_eq!(told(&world), before);
     assert_eq!(world.broken, vec![]);
 }
 

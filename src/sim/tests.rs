@@ -9,15 +9,17 @@ use proptest::prelude::*;
 
 use super::network::Quality;
 use super::scenario::{self, Scenario};
-use super::world::{Setup, World};
+use super::world::{Event, Setup, World};
 use crate::engine::host::StopCause;
 use crate::engine::id::{MemberName, NodeName, VeName, VeUid};
+use crate::engine::input::Input;
 use crate::engine::lrt::solver::Goal;
 use crate::engine::report::VmPhase;
 use crate::engine::spec::{
     Boot, Constraint, Domain, MemberSpec, Recovery, Resources, RunStrategy, VeSpec, VeState,
 };
 use crate::engine::vet::status::NO_ROOM_TO_GROW;
+use crate::engine::wire::Message;
 
 const GIB: u64 = 1 << 30;
 const SOON: Duration = Duration::from_secs(30);
@@ -174,6 +176,53 @@ fn what_has_no_room_to_grow_says_so_also_after_its_guest_was_started_again() {
     assert!(!world.run_while_not(SOON, |world| reason(world, &uid) != NO_ROOM_TO_GROW));
     world.delete(&other);
     assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "there is room now");
+}
+
+/// Each word of its node put off the order that has it try again (seed 78086 of the fuzz).
+#[test]
+fn what_has_no_room_to_grow_grows_when_there_is_some_however_often_its_node_speaks() {
+    let mut tried = 0;
+    for cordoned in ["n1", "n2"].map(NodeName::from) {
+        let mut world = world(2, 1);
+        world.declare_node(&cordoned, |declared| declared.schedulable = false);
+        let uid = apply(&mut world, "ve", spec(1, 5));
+        let other = apply(&mut world, "other", spec(1, 2));
+        let ready = |world: &World| is_ready(world, &uid) && is_ready(world, &other);
+        assert!(world.run_while_not(SOON, ready));
+        let node = world.running().pop().expect("it runs").1;
+        let replicas = &world.api.get(&uid).expect("it is there").declared.replica_set;
+        let (handler, false) = (replicas[0].node.clone(), replicas[0].node == node) else {
+            continue;
+        };
+        tried += 1;
+        apply(&mut world, "ve", spec(1, 7));
+        assert!(world.run_while_not(SOON, |world| reason(world, &uid) == NO_ROOM_TO_GROW));
+        let speaks = |world: &World| {
+            world.queue.values().find_map(|event| match event {
+                Event::Deliver { message, .. } => match &**message {
+                    Message::Observed { ve, .. } if *ve == uid => Some(message.clone()),
+                    _ => None,
+                },
+                _ => None,
+            })
+        };
+        let message = (0..15_000).find_map(|_| {
+            world.run_for(Duration::from_millis(1));
+            speaks(&world)
+        });
+        let message = message.expect("it speaks every ten seconds");
+        world.delete(&other);
+        let mut grown = false;
+        for _ in 0..20 {
+            let (from, message) = (node.clone(), message.clone());
+            world.handle(&handler, Input::Message { from, message });
+            grown |= world.run_while_not(Duration::from_secs(3), |world| is_ready(world, &uid));
+        }
+        assert!(grown, "{}", reason(&world, &uid));
+        assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)));
+        assert_eq!(world.broken, vec![]);
+    }
+    assert!(tried > 0, "somebody else handles it");
 }
 
 #[test]

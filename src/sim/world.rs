@@ -167,7 +167,7 @@ pub(super) struct Node {
 pub struct World {
     pub(super) now: Instant,
     number: u64,
-    queue: BTreeMap<(Instant, u64), Event>,
+    pub(super) queue: BTreeMap<(Instant, u64), Event>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
     pub(super) reports: BTreeMap<(NodeName, VeUid), VeReport>,
     /// Which peers each agent has said to be silent last.

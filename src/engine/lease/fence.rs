@@ -111,6 +111,13 @@ impl Fences {
         asked.is_proven()
     }
 
+    /// Whether this lease is known to be over. Nobody is asked.
+    #[must_use]
+    pub fn knows_over(&self, lease: &Lease) -> bool {
+        let asked = self.asked.get(&(lease.holder.clone(), lease.epoch));
+        asked.is_some_and(Asked::is_proven)
+    }
+
     /// How far the proof is that a lease is over.
     #[must_use]
     pub fn progress(&self, lease: &Lease, now: Instant) -> Progress {

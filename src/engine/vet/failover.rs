@@ -25,6 +25,8 @@ impl Veh {
         (lease, order): (Option<Lease>, u64),
         rooms: &mut Rooms<'_>,
     ) {
+        // One that is over binds nothing: its node has not found out yet, and says that it has another when it has.
+        let lease = lease.filter(|lease| !rooms.fences.knows_over(lease));
         let (Some(lease), Some(record)) = (lease, rooms.registers.read(&self.ve)) else { return };
         let disk = rooms.disk_of(node);
         // A node is told anew when it has another lease: what it said with its former disk, and comes late, answers an older order.

@@ -256,6 +256,7 @@ impl Veh {
         if order < sent.order {
             return;
         }
+        let due = sent.repeat_at;
         // A node that is to hold nothing has done so when it holds nothing: its last word may be lost, and
         // it has no reason to repeat it.
         sent.answered(!sent.vms.is_empty() || empty, ctx.now);
@@ -266,8 +267,8 @@ impl Veh {
         };
         let lags = self.sent.get(from).is_some_and(|sent| sent.vms.iter().any(behind));
         if lags && let Some(sent) = self.sent.get_mut(from) {
-            // It had no room for a larger definition; ask again in a while.
-            sent.repeat_at = ctx.now + REPEAT_MAX;
+            // It had no room for a larger definition; ask again in a while, however often it speaks until then.
+            sent.repeat_at = due.min(ctx.now + REPEAT_MAX);
         }
         let held = |vm: &OrderedVm| {
             let seen = self.observed(from, &vm.definition.id);
@@ -276,7 +277,7 @@ impl Veh {
         let held = self.sent.get(from).is_some_and(|sent| sent.vms.iter().any(held));
         if held && let Some(sent) = self.sent.get_mut(from) {
             // Its agent has restarted since.
-            sent.repeat_at = ctx.now + REPEAT_AFTER;
+            sent.repeat_at = due.min(ctx.now + REPEAT_AFTER);
         }
     }
 

@@ -460,7 +460,8 @@ impl Registers {
 
     /// How many others are to take an environment over before this agent does: none if it handled it itself, or is the first live
     /// member of its set. Nothing if it has a handler, or is not for this agent to handle. (A node that came back with another disk is
-    /// no member, and handles nothing.)
+    /// no member, and handles nothing.) A handler that is only heard of, and has never asked this keeper, may not know that it is one,
+    /// and lack what it has: it is given the time of everybody in line.
     fn place_in_line(&self, ve: &VeUid, is_live: &dyn Fn(&Replica) -> bool) -> Option<u32> {
         let (_, record) = self.kept.get(ve)?.accepted.as_ref()?;
         if record.tombstone || self.proposed.contains_key(ve) || !record.set.has(&self.own) {
@@ -471,13 +472,23 @@ impl Registers {
         };
         match self.handler(ve) {
             Some(handler) if *handler == self.own.node => Some(0),
-            Some(handler) if handles(handler) => None,
-            _ => {
+            Some(handler) if handles(handler) && self.was_asked(ve) => None,
+            handler => {
                 let live = |voice: &&Replica| **voice == self.own || is_live(voice);
                 let mut line = record.set.voices().filter(live);
+                if handler.is_some_and(handles) {
+                    return Some(line.count() as u32);
+                }
                 line.position(|voice| *voice == self.own).map(|place| place as u32)
             }
         }
+    }
+
+    /// Whether this keeper has promised the newest round that is known of, rather than only heard of it.
+    fn was_asked(&self, ve: &VeUid) -> bool {
+        let promised = self.kept.get(ve).map(|kept| &kept.promised);
+        let heard = self.heard.get(ve);
+        heard <= promised || heard.zip(promised).is_some_and(|(heard, own)| heard.is_turn_of(own))
     }
 
     fn take_over(&mut self, ve: &VeUid, ctx: &mut Context) {
@@ -541,6 +552,45 @@ mod tests {
             assert_eq!(ctx.now, at(3) + TAKES_OVER_WITHIN);
             registers.wake(&is_live, &mut ctx);
             assert!(asks(&mut ctx) > 0, "n{own} takes over what nobody has taken over");
+        }
+    }
+
+    /// The one whose round was later lacked the last change of the set, asked others for it, and waited for those for ever (seed 71740
+    /// of the fuzz).
+    #[test]
+    fn a_handler_that_never_asks_a_keeper_is_deposed_by_it() {
+        let is_live = |replica: &Replica| replica.node.as_str() != "n4";
+        for asked in [false, true] {
+            let (mut registers, mut ctx) = (registers(2, [4, 3, 2]), Context::sample("n2", at(3)));
+            let ve = VeDeclared::sample().uid;
+            registers.wake(&is_live, &mut ctx);
+            ctx.now = at(3) + TAKES_OVER_WITHIN;
+            registers.wake(&is_live, &mut ctx);
+            assert!(asks(&mut ctx) > 0, "it takes over");
+            let (ballot, later) = (Ballot::of(2, &"n2".into()), Ballot::of(2, &"n3".into()));
+            let refused = Said::Refused { ballot, promised: later.clone() };
+            let says = |disk, said| RegisterMessage { ve: ve.clone(), disk, said };
+            registers.message(&"n3".into(), says(DiskId(3), refused), &mut ctx);
+            if asked {
+                let ask = Said::Ask { ballot: later };
+                registers.message(&"n3".into(), says(DiskId(2), ask), &mut ctx);
+            }
+            asks(&mut ctx);
+            let end = at(60);
+            while let Some(next) = registers.next_wakeup().filter(|next| *next < end) {
+                ctx.now = next.max(ctx.now);
+                registers.wake(&is_live, &mut ctx);
+                if asks(&mut ctx) > 0 {
+                    break;
+                }
+            }
+            let waited = ctx.now.since(at(3) + TAKES_OVER_WITHIN);
+            if asked {
+                assert!(!registers.proposed.contains_key(&ve), "it has been asked: it waits");
+            } else {
+                assert!(registers.proposed.contains_key(&ve), "it deposes it");
+                assert!(waited >= TAKES_OVER_WITHIN, "not before it has had its time: {waited:?}");
+            }
         }
     }
 
