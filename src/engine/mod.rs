@@ -68,6 +68,9 @@ use wire::{Message, Order};
 /// a promise since.
 const LAST_ORDER: u64 = u64::MAX;
 
+/// Most rounds of messages to itself that follow one input at once.
+const MOST_ROUNDS: usize = 1000;
+
 /// What an engine is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -203,8 +206,9 @@ impl Engine {
 
     /// When each room has something to do.
     #[must_use]
-    pub fn wakeups(&self) -> [(&'static str, Option<Instant>); 7] {
+    pub fn wakeups(&self) -> [(&'static str, Option<Instant>); 8] {
         [
+            ("itself", self.tells_itself().then_some(self.ctx.now)),
             ("dnt", self.dnt.next_wakeup()),
             ("lrt", self.lrt.next_wakeup()),
             ("gateway", self.gateway.next_wakeup()),
@@ -213,6 +217,12 @@ impl Engine {
             ("fences", self.fences.next_wakeup()),
             ("handlers", self.vehs.values().filter_map(Veh::next_wakeup).min()),
         ]
+    }
+
+    /// Whether it has more to tell itself than it should ever have after one input.
+    #[must_use]
+    pub fn tells_itself(&self) -> bool {
+        !self.ctx.loopback.is_empty()
     }
 
     /// Whether an absence that [`Input::GoAway`] announced is agreed on: the agent may end, and its VMs run on.
@@ -272,8 +282,9 @@ impl Engine {
         if !self.lrt.is_starting() {
             self.tenant.nothing_starts(&mut self.ctx);
         }
-        // Each round may cause more messages to itself; a placement on this node alone takes six.
-        loop {
+        // Each round may cause more messages to itself; a placement on this node alone takes six. Should there ever be no end of them,
+        // the rest waits for the next input: the agent goes on to hear its peers.
+        for _ in 0..MOST_ROUNDS {
             self.lrt.set_permit(self.tenant.permit(self.ctx.now));
             self.lrt.start_next(|| self.dnt.nearest(), &mut self.ctx);
             self.lrt.settle(&mut self.ctx);
@@ -286,13 +297,14 @@ impl Engine {
                 self.message(&own, message);
             }
         }
+        let goes_on = self.tells_itself();
         let rank = self.dnt.gateway_rank(&self.ctx.node, self.ctx.now);
         self.gateway.set_rank(rank, &mut self.ctx);
         let zone = self.lrt.zone();
         let (own, count) = (self.registers.own(), self.registers.count());
         let candidates = Candidates { own, zone: &zone, count };
         self.gateway.wake(&self.dnt, candidates, &mut self.ctx);
-        if !self.ctx.loopback.is_empty() {
+        if !goes_on && self.tells_itself() {
             return self.settle();
         }
         let report = self.node_report();

@@ -19,11 +19,15 @@ impl World {
     }
 
     /// Once an engine has handled something.
-    pub(super) fn check_engine(&mut self, _name: &NodeName) {
+    pub(super) fn check_engine(&mut self, name: &NodeName) {
         let engines: Vec<&Engine> =
             self.nodes.values().filter_map(|node| node.engine.as_ref()).collect();
         let broken = invariants::check(&engines);
         self.find(broken);
+        if self.engine(name).is_some_and(Engine::tells_itself) {
+            let what = format!("{name} tells itself something without an end");
+            self.find([Broken { invariant: "settles", what }]);
+        }
     }
 
     /// Once an engine has been woken up: what was due is done then, or put off.

@@ -361,15 +361,17 @@ impl Veh {
         let (text, pause) = match ended {
             Ended::Committed(assignment, leases) => {
                 self.moves.contentions = 0;
+                let Some(to) = assignment.get(&id).cloned() else { return };
+                if !leases_agree(rooms.registers.read(&self.ve), &leases) {
+                    // Its promise is decided by the next orders.
+                    let text = format!("{to} came back with another disk");
+                    return self.cannot_move(&id, (from, *why), (text, TRY_AGAIN), rooms, ctx);
+                }
                 self.moves.stuck.remove(&id);
                 self.moves.asked.remove(&id);
-                let Some(to) = assignment.get(&id).cloned() else { return };
                 let step = MoveStep::Preparing;
                 let zone = rooms.zone_of(&to, &ctx.node);
                 let moving = Moving { to: to.clone(), zone, epoch: vm.epoch, step, why: *why };
-                if !leases_agree(rooms.registers.read(&self.ve), &leases) {
-                    return;
-                }
                 rooms.registers.change(&self.ve, |record| {
                     record.leases.extend(leases);
                     owe(record, &to);
