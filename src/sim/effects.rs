@@ -50,6 +50,7 @@ impl World {
                 }
                 Action::Hypervisor { request, command } => {
                     let delay = Duration::from_millis(self.rng.random_range(20..400));
+                    let delay = self.after_those_before((name, life), command.vm(), delay);
                     let (node, command) = (name.clone(), Box::new(command));
                     self.push(delay, Event::Command { node, boot, request, command, life });
                 }
@@ -91,6 +92,20 @@ impl World {
                 }
             }
         }
+    }
+
+    /// What one life of an agent wants done with one VM is done in its order, as in `libvirt`.
+    fn after_those_before(
+        &mut self,
+        (node, life): (&NodeName, u64),
+        vm: &VmId,
+        delay: Duration,
+    ) -> Duration {
+        let at = self.now + delay;
+        let last = self.commanded.entry((node.clone(), vm.clone())).or_insert((life, at));
+        let at = if last.0 == life { at.max(last.1) } else { at };
+        *last = (life, at);
+        at.since(self.now)
     }
 
     /// A machine is switched off, if it was not off already, and on again by somebody a while later.

@@ -182,7 +182,9 @@ impl Host {
                 }
             },
             HypervisorCommand::Stop { .. } => Ok(self.domains.get_mut(id).map(|guest| {
-                guest.seen.state = DomainState::Stopped(StopCause::Shutdown);
+                if guest.seen.may_run() {
+                    guest.seen.state = DomainState::Stopped(StopCause::Shutdown);
+                }
                 guest.seen.clone()
             })),
             HypervisorCommand::Remove(_) => {

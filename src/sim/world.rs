@@ -168,6 +168,8 @@ pub struct World {
     pub(super) now: Instant,
     number: u64,
     pub(super) queue: BTreeMap<(Instant, u64), Event>,
+    /// When each hypervisor does what it was last told to do with a VM, and by which life of its agent.
+    pub(super) commanded: BTreeMap<(NodeName, VmId), (u64, Instant)>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
     pub(super) reports: BTreeMap<(NodeName, VeUid), VeReport>,
     /// Which peers each agent has said to be silent last.
@@ -254,6 +256,7 @@ impl World {
             now: Instant::ZERO,
             number: 0,
             queue: BTreeMap::new(),
+            commanded: BTreeMap::new(),
             nodes: BTreeMap::new(),
             reports: BTreeMap::new(),
             silent: BTreeMap::new(),

@@ -3,6 +3,7 @@
 //! ```text
 //!   order: leaving ──Migrate──> Left | Stayed(why) | NotHere      whatever it is, nothing more is done with the domain
 //!   order: halted ──AbortMigration, if it is under way──> the same
+//!   either, and it does not run, but may have been told to start ──Stop──> as above
 //!   order: no part in any ──> the domain is looked at again as ever
 //! ```
 
@@ -73,16 +74,17 @@ impl Vmh {
         self.in_flight.is_none() && self.wanted() == Some(What::Migrate)
     }
 
-    /// The word that a halt asks for, when there is no migration whose end would say it.
+    /// The word that a halt asks for, when there is no migration whose end would say it. That it is not here is said when nothing can
+    /// start it any more.
     pub(super) fn answer_halt(&mut self) {
         let asked = self.record.transit == Transit::Halted && self.moved == MoveProgress::Open;
-        if asked && self.record.goal == VmGoal::Run && !self.is_migrating() {
-            let here = self.domain.as_ref().is_some_and(DomainSeen::may_run);
-            self.moved = if here {
-                MoveProgress::Stayed("called off".into())
-            } else {
-                MoveProgress::NotHere
-            };
+        if !asked || self.record.goal != VmGoal::Run || self.is_migrating() {
+            return;
+        }
+        if self.domain.as_ref().is_some_and(DomainSeen::may_run) {
+            self.moved = MoveProgress::Stayed("called off".into());
+        } else if self.in_flight.is_none() && self.record.running.is_none() {
+            self.moved = MoveProgress::NotHere;
         }
     }
 
@@ -161,6 +163,75 @@ impl Vmh {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::id::{VeName, VmId};
+    use crate::engine::record::{Start, VmRecord};
+    use crate::engine::spec::{Boot, Recovery, RunStrategy, Terms};
+    use crate::engine::time::Instant;
+
+    /// A VM of this node that is to run, and that nothing is known of.
+    fn to_run() -> Vmh {
+        let definition = VmDefinition {
+            id: VmId { ve: "u".into(), member: "web".into(), index: 0 },
+            ve: VeName::new("ns", "ve"),
+            epoch: 1,
+            revision: 1,
+            cpus: 1,
+            memory: 1 << 30,
+            boot: Boot::Disk,
+            disks: Vec::new(),
+            run_strategy: RunStrategy::Always,
+            terms: Terms::default(),
+            recovery: Recovery::default(),
+            depends: false,
+        };
+        Vmh::new(VmRecord {
+            definition,
+            goal: VmGoal::Run,
+            promise: None,
+            handler: "n2".into(),
+            lease: 1,
+            order: 1,
+            running: None,
+            completed: false,
+            crashed: false,
+            start: Start::Free,
+            restarts: 0,
+            transit: Transit::None,
+        })
+    }
+
+    /// The command that it gives now, if any.
+    fn command(vmh: &mut Vmh, ctx: &mut Context) -> Option<(u64, HypervisorCommand)> {
+        let mut next = vmh.in_flight.as_ref().map_or(0, |flight| flight.request);
+        vmh.act(true, &mut next, &MigrationLimits::default(), ctx);
+        let given =
+            std::mem::take(&mut ctx.out.actions).into_iter().find_map(|action| match action {
+                Action::Hypervisor { request, command } => Some((request, command)),
+                _ => None,
+            });
+        given
+    }
+
+    /// It was started where it had been, by a hypervisor that had not answered, after its node had said that it was not there, and ran
+    /// elsewhere (seed 96870 of the fuzz).
+    #[test]
+    fn that_a_vm_is_not_here_is_said_when_nothing_can_start_it_any_more() {
+        let (mut vmh, mut ctx) = (to_run(), Context::sample("n1", Instant::ZERO));
+        let (start, run) = command(&mut vmh, &mut ctx).expect("it is started");
+        assert!(matches!(run, HypervisorCommand::Run(_)));
+        vmh.take_part(Transit::Halted, &mut ctx);
+        assert_eq!(command(&mut vmh, &mut ctx), None);
+        assert_eq!(vmh.moved, MoveProgress::Open, "it is being started");
+        let silent = || Failure { kind: FailureKind::Unavailable, message: "no answer".into() };
+        vmh.done(start, Err(silent()), &mut ctx);
+        ctx.now = ctx.now + Duration::from_secs(60);
+        let (stop, told) = command(&mut vmh, &mut ctx).expect("what may start is ended");
+        assert!(matches!(told, HypervisorCommand::Stop { .. }));
+        assert_eq!(vmh.moved, MoveProgress::Open, "it may be starting still");
+        vmh.done(stop, Ok(None), &mut ctx);
+        assert_eq!(command(&mut vmh, &mut ctx), None);
+        assert_eq!(vmh.moved, MoveProgress::NotHere);
+    }
 
     #[test]
     fn vms_that_leave_share_the_bandwidth_and_have_the_time_that_it_takes() {

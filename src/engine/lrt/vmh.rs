@@ -214,9 +214,13 @@ impl Vmh {
                 (self.moved != MoveProgress::Ready && !arrived).then_some(What::Expect)
             }
             VmGoal::Run if self.in_transit() => {
-                let due = matches!(self.record.transit, Transit::Leaving { .. })
-                    && self.moved == MoveProgress::Open;
-                due.then_some(What::Migrate)
+                let open = self.moved == MoveProgress::Open;
+                let leaves = matches!(self.record.transit, Transit::Leaving { .. });
+                match open {
+                    // It may be starting still, by a command that was said to have failed, or by an earlier life of the agent.
+                    true if !runs && self.record.running.is_some() => Some(What::Stop),
+                    open => (open && leaves).then_some(What::Migrate),
+                }
             }
             VmGoal::Run if self.record.start == Start::Down => {
                 (runs || self.record.running.is_some()).then_some(What::Stop)
@@ -387,7 +391,9 @@ impl Vmh {
             What::Stop if !runs => {
                 self.reason = None;
                 self.pace.succeeded();
-                self.ends();
+                if !self.in_transit() {
+                    self.ends();
+                }
                 if self.record.running.take().is_some() {
                     self.keep(ctx);
                 }
