@@ -200,16 +200,19 @@ mod tests {
         })
     }
 
+    fn command_of(action: Action) -> Option<(u64, HypervisorCommand)> {
+        match action {
+            Action::Hypervisor { request, command } => Some((request, command)),
+            _ => None,
+        }
+    }
+
     /// The command that it gives now, if any.
     fn command(vmh: &mut Vmh, ctx: &mut Context) -> Option<(u64, HypervisorCommand)> {
         let mut next = vmh.in_flight.as_ref().map_or(0, |flight| flight.request);
         vmh.act(true, &mut next, &MigrationLimits::default(), ctx);
-        let given =
-            std::mem::take(&mut ctx.out.actions).into_iter().find_map(|action| match action {
-                Action::Hypervisor { request, command } => Some((request, command)),
-                _ => None,
-            });
-        given
+        let actions = std::mem::take(&mut ctx.out.actions);
+        actions.into_iter().find_map(command_of)
     }
 
     /// It was started where it had been, by a hypervisor that had not answered, after its node had said that it was not there, and ran
