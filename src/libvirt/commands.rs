@@ -266,7 +266,8 @@ impl Job<'_> {
     /// Ends the guest: asks it first, if it may take time; a paused guest cannot hear.
     fn end(&self, grace: Duration, state: DomainState) -> Result<(), Failure> {
         if matches!(state, DomainState::Stopped(_)) {
-            return Ok(());
+            // A start of it that was given up may be under way still, and is shown so: libvirt ends that too.
+            return self.destroy();
         }
         if !grace.is_zero() && state == DomainState::Running {
             let asked =
