@@ -25,16 +25,16 @@ pub(super) const INVALID_SPEC: &str = "InvalidSpec";
 pub(super) async fn follow_while_gateway(shared: Arc<Shared>) {
     let mut wanted = shared.watch_ves.subscribe();
     loop {
-        if wanted.wait_for(|on| *on).await.is_err() {
+        let Ok(begun) = wanted.wait_for(|watching| watching.on).await.map(|now| now.begun) else {
             return;
-        }
+        };
         tracing::info!("gateway: watching all virtual environments");
         let api: Api<VirtualEnvironment> = Api::all(shared.client.clone());
         let environments =
             Environments { shared: shared.clone(), told: BTreeMap::new(), listed: None };
         tokio::select! {
             () = follow(shared.clone(), api, watcher::Config::default(), "VirtualEnvironments", environments) => return,
-            _ = wanted.wait_for(|on| !*on) => {}
+            _ = wanted.wait_for(|now| !now.on || now.begun != begun) => {}
         }
         tracing::info!("no longer a gateway: watch closed");
     }

@@ -95,6 +95,24 @@ impl Default for Listing {
     }
 }
 
+/// Whether all environments are watched.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watching {
+    on: bool,
+    /// How often that has begun. The engine forgets what it has seen when a watch ends: each begins with a list, however soon after the
+    /// one before.
+    begun: u64,
+}
+
+impl Watching {
+    fn set(&mut self, on: bool) -> bool {
+        let news = self.on != on;
+        self.on = on;
+        self.begun += u64::from(news && on);
+        news
+    }
+}
+
 /// What all tasks of the rim share.
 struct Shared {
     config: KubernetesConfig,
@@ -106,7 +124,7 @@ struct Shared {
     queue: Mutex<queue::Queue>,
     queue_changed: Notify,
     this_node: Mutex<this_node::Seen>,
-    watch_ves: channel::Sender<bool>,
+    watch_ves: channel::Sender<Watching>,
     /// The uid of the `PhysicalNode` that carries this agent's identity, once it does.
     published: channel::Sender<Option<String>>,
 }
@@ -159,7 +177,7 @@ impl Kubernetes {
         inputs: InputSender,
         peer_news: PeerNewsSender,
     ) -> Self {
-        let (watch_ves, _) = channel::channel(false);
+        let (watch_ves, _) = channel::channel(Watching::default());
         let (published, _) = channel::channel(None);
         let shared = Arc::new(Shared {
             config,
@@ -211,7 +229,7 @@ impl Cluster for Kubernetes {
     fn submit(&self, action: ClusterAction) {
         match action {
             ClusterAction::WatchVes(on) => {
-                self.shared.watch_ves.send_if_modified(|old| std::mem::replace(old, on) != on);
+                self.shared.watch_ves.send_if_modified(|watching| watching.set(on));
             }
             other => {
                 let dropped = self.shared.queue().put(other, Instant::now());

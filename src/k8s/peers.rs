@@ -55,7 +55,7 @@ pub(super) async fn keep_listing(shared: Arc<Shared>, mut strangers: mpsc::Recei
         }
         let listed = Instant::now();
         let listing = shared.config.listing;
-        let is_gateway = *gateway.borrow_and_update();
+        let is_gateway = gateway.borrow_and_update().on;
         let every = if is_gateway { listing.as_gateway } else { listing.otherwise };
         let next = listed + about(every);
         loop {

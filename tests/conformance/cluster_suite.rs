@@ -141,6 +141,15 @@ impl<P: Cluster> Agent<P> {
         .await;
     }
 
+    /// Waits until all of a list was shown, with this environment in it.
+    pub async fn sees_the_list_end(&mut self, uid: &VeUid) {
+        self.input("end of the list", |input| match input {
+            ClusterInput::VesListed { live } => live.contains(uid).then_some(()),
+            _ => None,
+        })
+        .await;
+    }
+
     pub fn claim(&self, ve: &VeDeclared, replicas: &[&PeerIdentity]) {
         self.port.submit(ClusterAction::ClaimReplicaSet {
             uid: ve.uid.clone(),
@@ -313,12 +322,7 @@ pub async fn a_watcher_sees_every_environment_and_nobody_else_does<W: World>(
     let seen = watcher.sees(&one, |_| true).await;
     assert_eq!(seen.spec.members[0].replicas, 2);
     assert_eq!((seen.deleting, seen.gone, seen.replica_set.len()), (false, false, 0));
-    watcher
-        .input("end of the list", |input| match input {
-            ClusterInput::VesListed { live } => live.contains(&seen.uid).then_some(()),
-            _ => None,
-        })
-        .await;
+    watcher.sees_the_list_end(&seen.uid).await;
     world.apply(&two, 1).await;
     watcher.sees(&two, |_| true).await;
     world.apply(&one, 3).await;
@@ -336,7 +340,13 @@ pub async fn a_watcher_sees_every_environment_and_nobody_else_does<W: World>(
     let three = VeName::new(space, "watched-three");
     world.apply(&three, 1).await;
     watcher.watch(true);
+    let third = watcher.sees(&three, |_| true).await;
+    watcher.sees_the_list_end(&third.uid).await;
+    // However soon.
+    watcher.watch(false);
+    watcher.watch(true);
     watcher.sees(&three, |_| true).await;
+    watcher.sees_the_list_end(&third.uid).await;
 }
 
 /// Creation is unique.
