@@ -16,6 +16,8 @@ use crate::engine::wire::Message;
 
 /// Somebody switches a machine on again that was switched off, this long after.
 const SWITCHED_ON_AFTER: Duration = Duration::from_secs(30);
+/// A watch has shown all of its list within this time: after the last object of it.
+const LISTED_AFTER: Duration = Duration::from_millis(6);
 
 impl World {
     /// What is on disk may be said and done.
@@ -143,13 +145,12 @@ impl World {
                 let all = self.api.list();
                 let live = all.iter().map(|declared| declared.uid.clone()).collect();
                 for declared in all {
-                    self.later(from, Input::Cluster(ClusterInput::Ve(Box::new(declared))));
+                    self.watched(from, ClusterInput::Ve(Box::new(declared)));
                 }
-                let life = self.nodes.get(from).map_or(0, |node| node.life);
-                let input = Box::new(Input::Cluster(ClusterInput::VesListed { live }));
                 // After every object of the list.
-                let node = from.clone();
-                self.push(Duration::from_millis(6), Event::Input { node, life, input });
+                self.listed.insert(from.clone(), self.now + LISTED_AFTER);
+                let listed = Input::Cluster(ClusterInput::VesListed { live });
+                self.tell(from, LISTED_AFTER, listed);
             }
             ClusterAction::WatchVes(false) => {
                 self.api.watchers.remove(from);

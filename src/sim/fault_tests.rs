@@ -471,7 +471,7 @@ fn seeds_of_the_fuzz_that_once_broke_stay_whole() {
     let shape = Shape { nodes: 5, ves: 4, faults: 25, kinds: FaultKind::ALL.to_vec() };
     let seeds = [
         2525, 4086, 4146, 5090, 6365, 8160, 8387, 9497, 12799, 14145, 17949, 20632, 25511, 43738,
-        45146, 55830, 71740, 73658, 75386, 78086, 85722, 96870,
+        45146, 55830, 71740, 73658, 75386, 78086, 85722, 96639, 96870, 117385, 117709, 122115,
     ];
     for seed in seeds {
         let outcome = fuzz::run(seed, &shape);

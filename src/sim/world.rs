@@ -170,6 +170,8 @@ pub struct World {
     pub(super) queue: BTreeMap<(Instant, u64), Event>,
     /// When each hypervisor does what it was last told to do with a VM, and by which life of its agent.
     pub(super) commanded: BTreeMap<(NodeName, VmId), (u64, Instant)>,
+    /// When each agent has seen all of the list that its watch began with.
+    pub(super) listed: BTreeMap<NodeName, Instant>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
     pub(super) reports: BTreeMap<(NodeName, VeUid), VeReport>,
     /// Which peers each agent has said to be silent last.
@@ -257,6 +259,7 @@ impl World {
             number: 0,
             queue: BTreeMap::new(),
             commanded: BTreeMap::new(),
+            listed: BTreeMap::new(),
             nodes: BTreeMap::new(),
             reports: BTreeMap::new(),
             silent: BTreeMap::new(),
@@ -440,8 +443,7 @@ impl World {
             return;
         }
         for watcher in self.api.watchers.clone() {
-            let input = Input::Cluster(ClusterInput::Ve(Box::new(seen.clone())));
-            self.later(&watcher, input);
+            self.watched(&watcher, ClusterInput::Ve(Box::new(seen.clone())));
         }
     }
 
@@ -449,13 +451,18 @@ impl World {
     pub(super) fn show_gone(&mut self, uid: &VeUid) {
         let name = VeName::new("default", uid.as_str());
         for watcher in self.api.watchers.clone() {
-            let gone = ClusterInput::VeGone { uid: uid.clone(), name: name.clone() };
-            self.later(&watcher, Input::Cluster(gone));
+            self.watched(&watcher, ClusterInput::VeGone { uid: uid.clone(), name: name.clone() });
         }
     }
 
-    pub(super) fn later(&mut self, node: &NodeName, input: Input) {
+    /// A watch shows an agent something: after the list that it began with, as those of `k8s` do.
+    pub(super) fn watched(&mut self, watcher: &NodeName, seen: ClusterInput) {
         let delay = Duration::from_micros(self.rng.random_range(500..5_000));
+        let listed = self.listed.get(watcher).map_or(Duration::ZERO, |at| at.since(self.now));
+        self.tell(watcher, delay.max(listed), Input::Cluster(seen));
+    }
+
+    pub(super) fn tell(&mut self, node: &NodeName, delay: Duration, input: Input) {
         let life = self.nodes.get(node).map_or(0, |node| node.life);
         let input = Box::new(input);
         self.push(delay, Event::Input { node: node.clone(), life, input });

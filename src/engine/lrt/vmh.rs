@@ -216,10 +216,11 @@ impl Vmh {
             VmGoal::Run if self.in_transit() => {
                 let open = self.moved == MoveProgress::Open;
                 let leaves = matches!(self.record.transit, Transit::Leaving { .. });
-                match open {
+                if open && !runs && self.record.running.is_some() {
                     // It may be starting still, by a command that was said to have failed, or by an earlier life of the agent.
-                    true if !runs && self.record.running.is_some() => Some(What::Stop),
-                    open => (open && leaves).then_some(What::Migrate),
+                    Some(What::Stop)
+                } else {
+                    (open && leaves).then_some(What::Migrate)
                 }
             }
             VmGoal::Run if self.record.start == Start::Down => {

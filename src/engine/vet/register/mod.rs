@@ -48,6 +48,10 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 /// know of other members, and wait themselves.
 const TAKES_OVER_WITHIN: Duration = Duration::from_secs(5);
 
+/// Handlers are numbered in steps of this, so that the numbers go on from those of versions that had several to a round; all are more
+/// than [`NOT_ITS_HANDLERS`](crate::engine::input::NOT_ITS_HANDLERS).
+const PER_ROUND: u64 = 16;
+
 /// Something that must not happen before a change is chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Held {
@@ -171,15 +175,12 @@ impl Registers {
         kept.max(self.heard.get(ve))
     }
 
-    /// A number that tells this agent's turn as the handler of an environment from all others, and grows with them; 0 if it is
-    /// not the handler. (Two members may have asked for the same round: the one whose name comes later goes before.)
+    /// A number that tells this agent's turn as the handler of an environment from all others that had anything chosen, and grows with
+    /// them; 0 if it is not the handler.
     #[must_use]
     pub fn round(&self, ve: &VeUid) -> u64 {
-        let turn = self.proposed.get(ve).and_then(|proposer| {
-            let rank = proposer.rank()?;
-            Some(proposer.ballot().round * 16 + rank as u64 + 1)
-        });
-        turn.unwrap_or(0)
+        let leads = self.proposed.get(ve).filter(|proposer| proposer.leads());
+        leads.map_or(0, |proposer| proposer.ballot().round * PER_ROUND)
     }
 
     /// Changes a record. What is said of it from here on is to be held back until [`Registers::is_settled`].
@@ -327,6 +328,15 @@ impl Registers {
                 if proposer.leads() && ballot == *proposer.ballot() {
                     return Some(Turn::Answers(ve, by));
                 }
+                let other = |(newest, _): &&(Ballot, VeRecord)| {
+                    newest.round == ballot.round && newest.node != ballot.node
+                };
+                if ballot == *proposer.ballot()
+                    && let Some((newest, record)) = accepted.as_deref().filter(other)
+                {
+                    self.ask_again(&ve, newest, record.set.clone(), ctx);
+                    return None;
+                }
                 let newest = proposer.declared.last().map(|(_, declared)| declared.clone());
                 let first = |set: &ReplicaSet| Some(ledger::first_record(newest?, set.clone()));
                 let won = proposer.promised(by, &ballot, accepted.map(|taken| *taken), first, ctx);
@@ -400,6 +410,19 @@ impl Registers {
         let at = ctx.now + ctx.jitter(1_000, 3_000);
         self.not_before.insert(ve.clone(), at);
         self.look_soon(at);
+    }
+
+    /// Another has had its turn in the round that this agent asks for: it asks for a later one, as it is by their rounds that people and
+    /// gateways tell turns apart.
+    fn ask_again(&mut self, ve: &VeUid, newest: &Ballot, set: ReplicaSet, ctx: &mut Context) {
+        let heard = self.heard.entry(ve.clone()).or_default();
+        *heard = newest.clone().max(heard.clone());
+        let later = Proposer::ask(ve.clone(), self.next_round(ve), set, ctx);
+        if let Some(before) = self.proposed.insert(ve.clone(), later)
+            && let Some(later) = self.proposed.get_mut(ve)
+        {
+            later.declared = before.declared;
+        }
     }
 
     // ---- time --------------------------------------------------------------------------------
@@ -527,16 +550,16 @@ mod tests {
         Registers::recover(replica(own), vec![kept], at(0))
     }
 
-    fn asks(ctx: &mut Context) -> usize {
-        let actions = std::mem::take(&mut ctx.out.actions);
-        let sent = actions.iter().filter(|action| match action {
-            Action::Send { message, .. } => matches!(
-                &**message,
-                Message::Register(message) if matches!(message.said, Said::Ask { .. })
-            ),
-            _ => false,
+    /// The rounds that were asked for, once for each keeper.
+    fn asks(ctx: &mut Context) -> Vec<u64> {
+        let sent = std::mem::take(&mut ctx.out.actions).into_iter();
+        let asked = sent.filter_map(|action| {
+            let Action::Send { message, .. } = action else { return None };
+            let Message::Register(message) = *message else { return None };
+            let Said::Ask { ballot } = message.said else { return None };
+            Some(ballot.round)
         });
-        sent.count()
+        asked.collect()
     }
 
     /// One of them had missed the last change of the set, and each took the other for the first (seed 45146 of the fuzz).
@@ -547,11 +570,11 @@ mod tests {
             let (mut registers, mut ctx) = (registers(own, members), Context::sample("", at(3)));
             ctx.node = replica(own).node;
             registers.wake(&is_live, &mut ctx);
-            assert_eq!(asks(&mut ctx), 0, "n{own} is not the first");
+            assert!(asks(&mut ctx).is_empty(), "n{own} is not the first");
             ctx.now = registers.next_wakeup().expect("it looks again");
             assert_eq!(ctx.now, at(3) + TAKES_OVER_WITHIN);
             registers.wake(&is_live, &mut ctx);
-            assert!(asks(&mut ctx) > 0, "n{own} takes over what nobody has taken over");
+            assert!(!asks(&mut ctx).is_empty(), "n{own} takes over what nobody has taken over");
         }
     }
 
@@ -566,7 +589,7 @@ mod tests {
             registers.wake(&is_live, &mut ctx);
             ctx.now = at(3) + TAKES_OVER_WITHIN;
             registers.wake(&is_live, &mut ctx);
-            assert!(asks(&mut ctx) > 0, "it takes over");
+            assert!(!asks(&mut ctx).is_empty(), "it takes over");
             let (ballot, later) = (Ballot::of(2, &"n2".into()), Ballot::of(2, &"n3".into()));
             let refused = Said::Refused { ballot, promised: later.clone() };
             let says = |disk, said| RegisterMessage { ve: ve.clone(), disk, said };
@@ -580,7 +603,7 @@ mod tests {
             while let Some(next) = registers.next_wakeup().filter(|next| *next < end) {
                 ctx.now = next.max(ctx.now);
                 registers.wake(&is_live, &mut ctx);
-                if asks(&mut ctx) > 0 {
+                if !asks(&mut ctx).is_empty() {
                     break;
                 }
             }
@@ -592,6 +615,33 @@ mod tests {
                 assert!(waited >= TAKES_OVER_WITHIN, "not before it has had its time: {waited:?}");
             }
         }
+    }
+
+    /// Of two in one round, the later by name had a lower number as a handler than the one before it, as the set had changed: gateways
+    /// took it for the former one, and never told it anything (seeds 117385 and 122115 of the fuzz).
+    #[test]
+    fn a_round_that_another_has_had_is_not_had_again() {
+        let (mut n4, mut ctx) =
+            (Registers::recover(replica(4), vec![], at(0)), Context::sample("n4", at(3)));
+        let set = ReplicaSet::of([2, 3, 4].map(replica).to_vec());
+        let declared = VeDeclared { replica_set: set.members.clone(), ..VeDeclared::sample() };
+        let ve = declared.uid.clone();
+        n4.declare(&"n1".into(), declared.clone(), &|_| true, &mut ctx);
+        assert_eq!(asks(&mut ctx), [1, 1], "it has heard of nobody");
+        let mut promise = |by: u32, round, accepted, ctx: &mut Context| {
+            let said = Said::Promise { ballot: Ballot::of(round, &"n4".into()), accepted };
+            let message = RegisterMessage { ve: ve.clone(), disk: DiskId(by), said };
+            n4.message(&replica(by).node, message, ctx)
+        };
+        let turn = Ballot::of(1, &"n3".into()).at(4);
+        let taken = Some(Box::new((turn, ledger::first_record(declared.clone(), set))));
+        assert_eq!(promise(2, 1, taken.clone(), &mut ctx), None);
+        assert_eq!(asks(&mut ctx), [2, 2], "n3 has had the first");
+        assert_eq!(promise(4, 1, None, &mut ctx), None, "an answer to what it no longer asks for");
+        assert_eq!(promise(2, 2, taken, &mut ctx), None);
+        assert_eq!(promise(4, 2, None, &mut ctx), Some(Turn::Leads(ve.clone())));
+        assert_eq!(n4.round(&ve), 2 * PER_ROUND);
+        assert_eq!(n4.take_declared(&ve), [("n1".into(), declared)], "what was declared meanwhile");
     }
 
     #[test]
@@ -606,7 +656,7 @@ mod tests {
         registers.wake(&without("n4"), &mut ctx);
         ctx.now = at(9);
         registers.wake(&without("n4"), &mut ctx);
-        assert_eq!(asks(&mut ctx), 0);
+        assert!(asks(&mut ctx).is_empty());
         assert_eq!(registers.next_wakeup(), Some(at(7) + TAKES_OVER_WITHIN));
     }
 }

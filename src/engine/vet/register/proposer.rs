@@ -47,8 +47,6 @@ enum Stage {
 #[derive(Clone, Debug)]
 struct Lead {
     record: VeRecord,
-    /// Its place, by name, among the voices of the set in which it won.
-    rank: usize,
     /// Counts the changes; those up to `chosen` are chosen.
     version: u64,
     chosen: u64,
@@ -123,15 +121,6 @@ impl Proposer {
     pub fn record(&self) -> Option<&VeRecord> {
         match &self.stage {
             Stage::Leading(lead) => Some(&lead.record),
-            Stage::Asking { .. } => None,
-        }
-    }
-
-    /// Its place among the voices of the set in which it won its round: the same for as long as it has that.
-    #[must_use]
-    pub fn rank(&self) -> Option<usize> {
-        match &self.stage {
-            Stage::Leading(lead) => Some(lead.rank),
             Stage::Asking { .. } => None,
         }
     }
@@ -351,11 +340,7 @@ impl Proposer {
         let record = newest.map(|(_, record)| record.clone()).or_else(|| first(set));
         let Some(record) = record else { return Progress::None };
         let base = record.set.clone();
-        let mut nodes: Vec<&NodeName> = base.voices().map(|voice| &voice.node).collect();
-        nodes.sort();
-        let own = self.ballot.node.as_ref();
-        let rank = nodes.iter().position(|node| Some(*node) == own).unwrap_or(nodes.len());
-        let lead = Lead { record, version: 1, chosen: 0, base, flight: None, rank };
+        let lead = Lead { record, version: 1, chosen: 0, base, flight: None };
         self.stage = Stage::Leading(Box::new(lead));
         Progress::Won
     }
