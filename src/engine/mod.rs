@@ -611,6 +611,9 @@ impl Engine {
     }
 
     fn peers_changed(&mut self, news: &News) {
+        if news.disk_known {
+            self.registers.look_soon(self.ctx.now);
+        }
         if !news.changes.is_empty() {
             self.choose_acquaintances();
             let up = news.changes.iter().filter_map(|change| match change {

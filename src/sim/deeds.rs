@@ -75,6 +75,7 @@ impl World {
             node.wake_at = None;
             node.life += 1;
             node.driver.end();
+            node.host.expect_nothing();
         }
         self.api.watchers.remove(name);
     }

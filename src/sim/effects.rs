@@ -188,6 +188,12 @@ impl World {
         (node, life, request): (NodeName, u64, u64),
         command: &HypervisorCommand,
     ) {
+        if matches!(command, HypervisorCommand::Expect { .. })
+            && self.nodes.get(&node).is_some_and(|state| state.life != life)
+        {
+            // It is the agent itself that admits migrations.
+            return;
+        }
         let id = command.vm().clone();
         let (refuses, denies) = self.command_faults;
         let fails = |rng: &mut ChaCha8Rng, chance: f64| chance > 0.0 && rng.random_bool(chance);

@@ -61,6 +61,35 @@ fn a_handler_that_is_back_at_once_without_its_disk_is_replaced() {
     }
 }
 
+/// Those that keep its record with it had just been started: others told them that it was there, and when it said that it had another
+/// disk, that was nothing new to them, as they had never heard of the one before (seed 189297).
+#[test]
+fn a_handler_without_its_disk_is_replaced_by_agents_that_have_never_heard_it() {
+    let mut taken_for_the_former = 0;
+    for seed in 0..8 {
+        let mut world = world(5, seed);
+        let uid = running(&mut world);
+        let set = world.api.get(&uid).expect("it is there").declared.replica_set.clone();
+        let (handler, others) = set.split_first().expect("a first replica");
+        // No gateway asks for it.
+        world.set_api_away(true);
+        others.iter().for_each(|other| world.kill_agent(&other.node));
+        inflict(&mut world, FaultKind::LostDisk, &handler.node, Duration::from_secs(3));
+        others.iter().for_each(|other| world.start_agent(&other.node));
+        world.run_for(Duration::from_millis(2_900));
+        let never_heard = |other: &Replica| {
+            let peers =
+                world.engine(&other.node).map_or_else(Vec::new, |engine| engine.view().peers);
+            peers.iter().any(|peer| peer.node == handler.node && peer.free.is_none())
+        };
+        taken_for_the_former += usize::from(others.iter().any(never_heard));
+        let handled = world.run_while_not(SOON, |world| handlers(world) == 1);
+        assert!(handled, "somebody else takes it further, seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+    assert!(taken_for_the_former > 0, "nobody had missed it");
+}
+
 fn handlers(world: &World) -> usize {
     let handles =
         |name: &NodeName| world.engine(name).is_some_and(|engine| !engine.view().ves.is_empty());
@@ -472,6 +501,7 @@ fn seeds_of_the_fuzz_that_once_broke_stay_whole() {
     let seeds = [
         2525, 4086, 4146, 5090, 6365, 8160, 8387, 9497, 12799, 14145, 17949, 20632, 25511, 43738,
         45146, 55830, 71740, 73658, 75386, 78086, 85722, 96639, 96870, 117385, 117709, 122115,
+        189297, 195686,
     ];
     for seed in seeds {
         let outcome = fuzz::run(seed, &shape);

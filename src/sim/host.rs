@@ -131,6 +131,11 @@ impl Host {
         self.domains.remove(id).is_some()
     }
 
+    /// The agent has ended, through which migrations arrive.
+    pub fn expect_nothing(&mut self) {
+        self.expected.clear();
+    }
+
     /// What is expected of a VM from that node, if it is.
     #[must_use]
     pub fn expects(&self, id: &VmId, from: &NodeName) -> Option<&VmDefinition> {

@@ -90,6 +90,8 @@ pub struct News {
     pub changes: Vec<Change>,
     /// A peer has more room than it last said, or takes VMs again.
     pub room_appeared: bool,
+    /// A peer that is alive has said which disk it has, for the first time since it came: it may not be the one that was meant.
+    pub disk_known: bool,
 }
 
 impl Dnt {
@@ -133,7 +135,7 @@ impl Dnt {
     /// A peer is no longer one of us.
     pub fn revoke(&mut self, node: &NodeName) -> News {
         self.heard.remove(node);
-        News { changes: self.membership.revoke(node), room_appeared: false }
+        News { changes: self.membership.revoke(node), ..News::default() }
     }
 
     /// A membership packet.
@@ -161,7 +163,7 @@ impl Dnt {
             }
         }
         let room_appeared = changes.iter().any(|change| matches!(change, Change::Up(_)));
-        News { changes, room_appeared }
+        News { changes, room_appeared, disk_known: false }
     }
 
     /// A peer pinged.
@@ -203,10 +205,11 @@ impl Dnt {
         };
         let (disk, heard) = (state.disk, Heard { state, at: ctx.now });
         let before = self.heard.insert(from.clone(), heard);
+        let disk_known = before.is_none() && self.is_live(from);
         // A node with another disk is another peer, though it was not missed meanwhile.
         let other = before.is_some_and(|before| before.state.disk != disk) && self.is_live(from);
         let changes = if other { vec![Change::Up(from.clone())] } else { Vec::new() };
-        News { changes, room_appeared }
+        News { changes, room_appeared, disk_known }
     }
 
     fn next_to_ping(&mut self) -> Vec<NodeName> {

@@ -438,7 +438,8 @@ impl Registers {
         }
     }
 
-    fn look_soon(&mut self, at: Instant) {
+    /// Whether somebody must take over is seen then at the latest.
+    pub fn look_soon(&mut self, at: Instant) {
         self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
     }
 
