@@ -31,6 +31,7 @@ use super::table::{Memo, Number, Numbers, Table};
 pub const ONE_HISTORY: &str = "each chosen value has in it all that was chosen before";
 pub const NOTHING_LOST: &str = "what was acknowledged is in the newest chosen value";
 pub const IN_ORDER: &str = "what was acknowledged comes before whatever was declared after that";
+const ONE_TURN: &str = "no two handlers have a value chosen in one round";
 const ACKNOWLEDGED: &str = "sometimes: everything that was declared is acknowledged";
 const GOES_ON: &str = "sometimes: another handler goes on with what the first had chosen";
 const FINISHES: &str = "sometimes: a handler has a value chosen that another has only proposed";
@@ -355,6 +356,7 @@ impl Model for Cluster {
         ];
         if self.plan.flaw.is_none() {
             properties.extend([
+                Property::always(ONE_TURN, |model: &Self, s| model.verdict(s).one_turn),
                 Property::sometimes(ACKNOWLEDGED, |model: &Self, s| model.verdict(s).acknowledged),
                 Property::sometimes(GOES_ON, |model: &Self, s| model.verdict(s).goes_on),
             ]);

@@ -33,6 +33,7 @@ pub struct Verdict {
     pub one_history: bool,
     pub nothing_lost: bool,
     pub in_order: bool,
+    pub one_turn: bool,
     pub acknowledged: bool,
     pub goes_on: bool,
     pub finishes: bool,
@@ -59,6 +60,9 @@ impl History {
                 earlier.into_iter().all(|earlier| value.changes[..at].contains(earlier))
             })
         };
+        let ballots: Vec<&Ballot> = self.chosen.keys().collect();
+        let is_shared =
+            |pair: &[&Ballot]| pair[0].round == pair[1].round && pair[0].node != pair[1].node;
         let all = plan.declared.iter().map(|(_, number)| change(*number));
         let with = self.chosen.iter().filter(|(_, value)| !value.changes.is_empty());
         let handlers: BTreeSet<_> = with.map(|(ballot, _)| &ballot.node).collect();
@@ -77,6 +81,7 @@ impl History {
             one_history: !self.forked && values.windows(2).all(grows),
             nothing_lost: self.acknowledged.iter().all(has),
             in_order: values.iter().all(in_order),
+            one_turn: ballots.windows(2).all(|pair| !is_shared(pair)),
             acknowledged: all.collect::<BTreeSet<_>>() == self.acknowledged,
             goes_on: handlers.len() > 1,
             finishes: first.is_some_and(|(ballot, _)| ballot.node != Some(name(handler))),
