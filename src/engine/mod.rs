@@ -54,7 +54,7 @@ use lrt::partition::Asked;
 use lrt::procedure::{Ended, Request};
 use lrt::solver::Goal;
 use lrt::transit::MigrationLimits;
-use record::{Kept, MoveReason};
+use record::{Kept, MoveReason, VeRecord};
 use replica::{DiskId, Replica};
 use report::NodeReport;
 use time::Instant;
@@ -396,7 +396,13 @@ impl Engine {
         match input {
             ClusterInput::Reachable(reachable) => self.dnt.set_api_reachable(reachable),
             ClusterInput::ThisNode(declared) => {
+                let was_leaving = self.lrt.is_leaving();
                 self.lrt.declare(declared, &mut self.ctx);
+                if was_leaving != self.lrt.is_leaving() {
+                    // It keeps the records that it handles for not much longer, or goes on to.
+                    let handled: Vec<VeUid> = self.vehs.keys().cloned().collect();
+                    handled.iter().for_each(|ve| self.reconcile(ve));
+                }
                 self.room_appeared();
             }
             ClusterInput::Ve(declared) => self.gateway.saw(*declared, &mut self.ctx),
@@ -430,8 +436,7 @@ impl Engine {
                 if let Some(veh) = engine.vehs.get_mut(&uid).filter(|_| stale) {
                     veh.report_again();
                 }
-                let update =
-                    |record: &mut record::VeRecord| ledger::update_record(record, declared);
+                let update = |record: &mut VeRecord| ledger::update_record(record, declared);
                 engine.registers.change(&uid, update);
             }
             if let Some(record) = engine.registers.read(&uid) {
@@ -566,7 +571,7 @@ impl Engine {
 
     /// A node's lease is over for certain: whoever has something there takes it over.
     fn node_is_gone(&mut self, node: &NodeName) {
-        let there = |record: &&record::VeRecord| record.leases.contains_key(node);
+        let there = |record: &&VeRecord| record.leases.contains_key(node);
         let ves: Vec<VeUid> =
             self.registers.all().filter(there).map(|r| r.declared.uid.clone()).collect();
         for ve in ves {
@@ -611,9 +616,6 @@ impl Engine {
     }
 
     fn peers_changed(&mut self, news: &News) {
-        if news.disk_known {
-            self.registers.look_soon(self.ctx.now);
-        }
         if !news.changes.is_empty() {
             self.choose_acquaintances();
             let up = news.changes.iter().filter_map(|change| match change {
@@ -631,8 +633,10 @@ impl Engine {
                 self.gateway.hurry(node, &self.ctx);
                 self.fences.heard(node);
             }
-            let theirs = |record: &&record::VeRecord| {
-                record.owing.contains(node) || record.leases.contains_key(node)
+            let theirs = |record: &&VeRecord| {
+                let (owing, bound) = (&record.owing, &record.leases);
+                let orders = owing.contains(node) || bound.contains_key(node);
+                orders || self.may_keep(node, record)
             };
             let ves: Vec<VeUid> =
                 self.registers.all().filter(theirs).map(|r| r.declared.uid.clone()).collect();
@@ -643,9 +647,21 @@ impl Engine {
                 self.reconcile(&ve);
             }
         }
+        if let Some(node) = &news.keeper {
+            self.registers.look_soon(self.ctx.now);
+            let kept = self.registers.all().filter(|record| self.may_keep(node, record));
+            let ves: Vec<VeUid> = kept.map(|record| record.declared.uid.clone()).collect();
+            ves.iter().for_each(|ve| self.reconcile(ve));
+        }
         if news.room_appeared {
             self.room_appeared();
         }
+    }
+
+    /// Whether a node keeps a record that this agent handles, or may come to: too few do.
+    fn may_keep(&self, node: &NodeName, record: &VeRecord) -> bool {
+        let veh = self.vehs.get(&record.declared.uid);
+        record.set.names(node) || veh.is_some_and(Veh::lacks_keepers)
     }
 
     /// What waits for room is tried again, each at its own moment: all at once would be in each other's way.

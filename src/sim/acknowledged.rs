@@ -92,6 +92,27 @@ impl World {
         })
     }
 
+    /// What is wrong with the copies of an environment's record: there are to be as many as can be, each on a disk that is there, and
+    /// all of them new.
+    pub(super) fn ill_kept(&self, uid: &VeUid) -> Option<String> {
+        let keepers = self.keepers(uid);
+        let accepted = |kept: &Option<&Acceptor>| kept.and_then(|kept| kept.accepted.clone());
+        let newest = keepers.iter().filter_map(|(_, kept)| accepted(kept));
+        let (newest, record) = newest.max_by(|a, b| a.0.cmp(&b.0))?;
+        let lacks = |member: &&Replica| {
+            let kept = keepers.iter().find(|(replica, _)| replica == *member);
+            kept.and_then(|(_, kept)| accepted(kept)).is_none_or(|(ballot, _)| ballot != newest)
+        };
+        let set = record.set;
+        let lacking: Vec<&Replica> = set.members.iter().filter(lacks).collect();
+        // An even number decides no more than the next smaller one.
+        let most = self.replicas.min((self.nodes.len() - 1) | 1);
+        if lacking.is_empty() && set.leaving.is_empty() && set.members.len() >= most {
+            return None;
+        }
+        Some(format!("{most} are to keep it, {set:?} do, and {lacking:?} of them lack the newest"))
+    }
+
     /// VMs are bound to a lease of a disk that is gone, and so many of its guardians' disks are gone, too, that nobody can ever prove
     /// that it is over: they wait for a person.
     pub(super) fn has_lease_beyond_proof(&self) -> bool {

@@ -253,20 +253,20 @@ fn astray(world: &World) -> Vec<String> {
     if world.has_lost_some() {
         return Vec::new();
     }
-    let astray = world.api.objects().filter(|object| {
-        let uid = &object.declared.uid;
-        state_of(world, uid).is_none()
-    });
-    astray
-        .map(|object| {
+    let objects = world.api.objects();
+    let astray = objects.filter_map(|object| {
+        let declared = &object.declared;
+        if state_of(world, &declared.uid).is_none() {
             let status = object.status.as_ref().map(|status| &status.ready);
-            let declared = &object.declared;
-            format!(
+            return Some(format!(
                 "{} (generation {}, deleting {}) is neither whole nor waits whole: {status:?}",
                 declared.name, declared.generation, declared.deleting
-            )
-        })
-        .collect()
+            ));
+        }
+        let ill = world.ill_kept(&declared.uid);
+        ill.map(|ill| format!("the record of {}: {ill}", declared.name))
+    });
+    astray.collect()
 }
 
 /// The fewest steps of a plan that still break the same invariant, as far as taking out some of them shows (Zeller and

@@ -90,8 +90,9 @@ pub struct News {
     pub changes: Vec<Change>,
     /// A peer has more room than it last said, or takes VMs again.
     pub room_appeared: bool,
-    /// A peer that is alive has said which disk it has, for the first time since it came: it may not be the one that was meant.
-    pub disk_known: bool,
+    /// A peer that is alive has said for the first time since it came which disk it has and whether it leaves, or says otherwise than
+    /// before: it may not be the one that was meant.
+    pub keeper: Option<NodeName>,
 }
 
 impl Dnt {
@@ -163,7 +164,7 @@ impl Dnt {
             }
         }
         let room_appeared = changes.iter().any(|change| matches!(change, Change::Up(_)));
-        News { changes, room_appeared, disk_known: false }
+        News { changes, room_appeared, keeper: None }
     }
 
     /// A peer pinged.
@@ -203,13 +204,14 @@ impl Dnt {
             }
             None => true,
         };
-        let (disk, heard) = (state.disk, Heard { state, at: ctx.now });
-        let before = self.heard.insert(from.clone(), heard);
-        let disk_known = before.is_none() && self.is_live(from);
+        let (disk, leaving) = (state.disk, state.leaving);
+        let before = self.heard.insert(from.clone(), Heard { state, at: ctx.now });
+        let before = before.map(|before| (before.state.disk, before.state.leaving));
+        let keeper = before != Some((disk, leaving)) && self.is_live(from);
         // A node with another disk is another peer, though it was not missed meanwhile.
-        let other = before.is_some_and(|before| before.state.disk != disk) && self.is_live(from);
+        let other = keeper && before.is_some_and(|(before, _)| before != disk);
         let changes = if other { vec![Change::Up(from.clone())] } else { Vec::new() };
-        News { changes, room_appeared, disk_known }
+        News { changes, room_appeared, keeper: keeper.then(|| from.clone()) }
     }
 
     fn next_to_ping(&mut self) -> Vec<NodeName> {

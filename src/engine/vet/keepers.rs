@@ -23,12 +23,19 @@ const CHANGE_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// A node that is to become a member is asked again after this time, and its answer counts for as long.
 const ANSWER_COUNTS_FOR: Duration = Duration::from_millis(500);
 
+/// A member whose node says that it has another disk is asked, and again after this time.
+const ASK_FOR_DISK_EVERY: Duration = Duration::from_secs(2);
+
 /// What a handler knows of the members of its replica set.
 #[derive(Debug, Default)]
 pub struct Keepers {
     silent_since: BTreeMap<NodeName, Instant>,
     /// Nodes whose disk is another one now.
     lost: BTreeSet<NodeName>,
+    /// Nodes that say so, and when they were asked last: what they say may be of an earlier disk, and late.
+    doubted: BTreeMap<NodeName, Instant>,
+    /// There were too few that stay, when that was last looked at.
+    lacks: bool,
     look_at: Option<Instant>,
     /// A change was taken back: the next one is not tried before.
     not_before: Option<Instant>,
@@ -67,6 +74,12 @@ impl Veh {
         invited.is_some_and(|invited| invited.answered.replace(now).is_none())
     }
 
+    /// A node that may keep the record is welcome.
+    #[must_use]
+    pub fn lacks_keepers(&self) -> bool {
+        self.keepers.lacks
+    }
+
     /// Changes the replica set if a member of it is to go, or one is missing.
     pub(super) fn look_after_keepers(&mut self, rooms: &mut Rooms<'_>, ctx: &mut Context) {
         let Some(record) = rooms.registers.read(&self.ve) else { return };
@@ -89,11 +102,13 @@ impl Veh {
         if record.declared.deleting {
             return;
         }
+        self.ask_the_doubted(&members, rooms, ctx);
         if let Some(at) = self.keepers.not_before.filter(|at| *at > ctx.now) {
             return self.keepers.look_soon(at);
         }
         let stays = |member: &Replica| self.stays(member, rooms, ctx.now);
         let kept: Vec<Replica> = members.iter().filter(|m| stays(m)).cloned().collect();
+        self.keepers.lacks = kept.len() < rooms.registers.count();
         let wanted = self.best_set(record, &kept, rooms);
         // The new set must be able to decide at once, and so must the old one.
         let there = |replica: &Replica| rooms.is_there(replica);
@@ -103,6 +118,26 @@ impl Veh {
             rooms.registers.change(&self.ve, |record| record.set.change_to(wanted));
             self.keepers.lost.clear();
             self.keepers.invited.clear();
+        }
+    }
+
+    /// Members that may have lost their disks answer so when they are asked, though nothing else is to be said to them.
+    fn ask_the_doubted(&mut self, members: &[Replica], rooms: &Rooms<'_>, ctx: &mut Context) {
+        let Keepers { lost, doubted, .. } = &mut self.keepers;
+        let says_other = |member: &&Replica| {
+            rooms.is_live(&member.node) && !rooms.is_there(member) && !lost.contains(&member.node)
+        };
+        let members: Vec<&Replica> = members.iter().filter(says_other).collect();
+        doubted.retain(|node, _| members.iter().any(|member| member.node == *node));
+        for member in members {
+            let asked = doubted.get(&member.node).map(|at| *at + ASK_FOR_DISK_EVERY);
+            if asked.is_none_or(|again| again <= ctx.now) {
+                rooms.registers.ask(&self.ve, member, ctx);
+                doubted.insert(member.node.clone(), ctx.now);
+            }
+        }
+        if let Some(at) = self.keepers.doubted.values().min() {
+            self.keepers.look_soon(*at + ASK_FOR_DISK_EVERY);
         }
     }
 

@@ -75,6 +75,12 @@ impl ReplicaSet {
         self.members.iter().chain(leaving)
     }
 
+    /// Whether a replica on this node has a voice, whichever disk it has.
+    #[must_use]
+    pub fn names(&self, node: &NodeName) -> bool {
+        self.voices().any(|voice| voice.node == *node)
+    }
+
     /// Whether this replica has a voice.
     #[must_use]
     pub fn has(&self, replica: &Replica) -> bool {
