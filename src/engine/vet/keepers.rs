@@ -99,7 +99,7 @@ impl Veh {
             let set = record.set.clone();
             return self.take_back_set(&set, rooms, ctx.now);
         }
-        if record.declared.deleting {
+        if record.declared.deleting || rooms.registers.is_changing_set(&self.ve) {
             return;
         }
         self.ask_the_doubted(&members, rooms, ctx);
@@ -141,8 +141,9 @@ impl Veh {
         }
     }
 
-    /// Whether a majority of the new set is surely there. That a peer is believed alive may be seconds old, and a change of the set
-    /// whose new members have just died can be taken back by nobody but this turn of this handler: so they are asked first.
+    /// Whether all new members are surely there, and with them a majority of the new set. That a peer is believed alive may be seconds
+    /// old, and a change of the set whose new members have just died can be taken back by nobody but this turn of this handler: so
+    /// they are asked first.
     fn are_sure(
         &mut self,
         wanted: &[Replica],
@@ -160,15 +161,13 @@ impl Veh {
                 invited.insert(replica.clone(), invitation);
             }
         }
-        let sure = |replica: &Replica| match invited.get(replica) {
-            Some(invited) => {
-                invited.answered.is_some_and(|at| ctx.now.since(at) < ANSWER_COUNTS_FOR)
-            }
-            None => rooms.is_there(replica),
+        let answers = |invited: &Invitation| {
+            invited.answered.is_some_and(|at| ctx.now.since(at) < ANSWER_COUNTS_FOR)
         };
         let again = ctx.now + ANSWER_COUNTS_FOR;
         *look_at = Some(look_at.map_or(again, |before| before.min(again)));
-        is_majority(wanted, sure)
+        let there = |replica: &Replica| invited.contains_key(replica) || rooms.is_there(replica);
+        invited.values().all(answers) && is_majority(wanted, there)
     }
 
     /// A change of the set whose new members do not answer is taken back before it is chosen: the old ones decide again.

@@ -235,6 +235,12 @@ impl Registers {
         ctx.send(node, Message::Register(Box::new(message)));
     }
 
+    /// A change of the set was chosen, and is not over.
+    #[must_use]
+    pub fn is_changing_set(&self, ve: &VeUid) -> bool {
+        self.proposed.get(ve).is_some_and(Proposer::is_changing_set)
+    }
+
     /// Takes back a change of the set that this agent has proposed and that is not chosen.
     pub fn take_back_set(&mut self, ve: &VeUid) {
         if let Some(proposer) = self.proposed.get_mut(ve) {

@@ -165,6 +165,12 @@ impl Proposer {
         true
     }
 
+    /// A change of the set before this is not over, and cannot be taken back together with the next one.
+    #[must_use]
+    pub fn is_changing_set(&self) -> bool {
+        matches!(&self.stage, Stage::Leading(lead) if !lead.base.leaving.is_empty())
+    }
+
     /// Takes back a change of the set that is proposed and not chosen. Whoever proposes after this needs a majority of the old
     /// members as before, and so learns of it.
     pub fn take_back_set(&mut self) {
