@@ -24,6 +24,7 @@ pub mod input;
 pub mod invariants;
 pub mod lease;
 pub mod lrt;
+mod peers;
 pub mod record;
 pub mod replica;
 pub mod report;
@@ -40,7 +41,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 
 use context::Context;
-use dnt::{Change, Dnt, News, PeerState};
+use dnt::Dnt;
 use effect::{ClusterAction, Effects};
 use id::{NodeName, VeUid, VmId};
 use input::{ClusterInput, Input, VeDeclared};
@@ -265,15 +266,6 @@ impl Engine {
             .collect();
         for uid in due {
             self.reconcile(&uid);
-        }
-    }
-
-    /// Who is dead cannot say so: the first gateway does.
-    fn tell_silent(&mut self) {
-        let silent = if self.gateway.is_first() { self.dnt.silent() } else { Vec::new() };
-        if self.silent != silent {
-            self.silent.clone_from(&silent);
-            self.ctx.cluster(ClusterAction::ReportSilent(silent));
         }
     }
 
@@ -608,79 +600,6 @@ impl Engine {
         let Some((request, ended)) = ended else { return };
         let ve = request.ve.clone();
         self.tell_veh(&ve, |veh, rooms, ctx| veh.placed(&request, ended, rooms, ctx));
-    }
-
-    fn choose_acquaintances(&mut self) {
-        let peers = lrt::loads::acquaintances(&self.ctx.node, &self.dnt.nearest());
-        self.lrt.know_peers(peers, &mut self.ctx);
-    }
-
-    fn peers_changed(&mut self, news: &News) {
-        if !news.changes.is_empty() {
-            self.choose_acquaintances();
-            let up = news.changes.iter().filter_map(|change| match change {
-                Change::Up(node) => Some(node),
-                Change::Down(_) => None,
-            });
-            self.registers.peers_changed(&up.collect::<Vec<_>>(), self.ctx.now);
-        }
-        for change in &news.changes {
-            let (node, up) = match change {
-                Change::Up(node) => (node, true),
-                Change::Down(node) => (node, false),
-            };
-            if up {
-                self.gateway.hurry(node, &self.ctx);
-                self.fences.heard(node);
-            }
-            let theirs = |record: &&VeRecord| {
-                let (owing, bound) = (&record.owing, &record.leases);
-                let orders = owing.contains(node) || bound.contains_key(node);
-                orders || self.may_keep(node, record)
-            };
-            let ves: Vec<VeUid> =
-                self.registers.all().filter(theirs).map(|r| r.declared.uid.clone()).collect();
-            for ve in ves {
-                if up && let Some(veh) = self.vehs.get_mut(&ve) {
-                    veh.came_back(node, self.ctx.now);
-                }
-                self.reconcile(&ve);
-            }
-        }
-        if let Some(node) = &news.keeper {
-            self.registers.look_soon(self.ctx.now);
-            let kept = self.registers.all().filter(|record| self.may_keep(node, record));
-            let ves: Vec<VeUid> = kept.map(|record| record.declared.uid.clone()).collect();
-            ves.iter().for_each(|ve| self.reconcile(ve));
-        }
-        if news.room_appeared {
-            self.room_appeared();
-        }
-    }
-
-    /// Whether a node keeps a record that this agent handles, or may come to: too few do.
-    fn may_keep(&self, node: &NodeName, record: &VeRecord) -> bool {
-        let veh = self.vehs.get(&record.declared.uid);
-        record.set.names(node) || veh.is_some_and(Veh::lacks_keepers)
-    }
-
-    /// What waits for room is tried again, each at its own moment: all at once would be in each other's way.
-    fn room_appeared(&mut self) {
-        for veh in self.vehs.values_mut().filter(|veh| veh.wait().is_some()) {
-            veh.hurry(self.ctx.now + self.ctx.jitter(5, 300));
-        }
-    }
-
-    fn own_state(&self) -> PeerState {
-        PeerState {
-            coordinate: self.dnt.coordinate(),
-            api_reachable: self.dnt.api_reachable(),
-            zone: self.lrt.zone(),
-            free: self.lrt.free(),
-            schedulable: self.lrt.open().is_ok(),
-            disk: self.registers.own().disk,
-            leaving: self.lrt.is_leaving(),
-        }
     }
 
     fn node_report(&self) -> NodeReport {

@@ -16,8 +16,6 @@ use crate::engine::wire::Message;
 
 /// Somebody switches a machine on again that was switched off, this long after.
 const SWITCHED_ON_AFTER: Duration = Duration::from_secs(30);
-/// A watch has shown all of its list within this time: after the last object of it.
-const LISTED_AFTER: Duration = Duration::from_millis(6);
 
 impl World {
     /// What is on disk may be said and done.
@@ -147,10 +145,7 @@ impl World {
                 for declared in all {
                     self.watched(from, ClusterInput::Ve(Box::new(declared)));
                 }
-                // After every object of the list.
-                self.listed.insert(from.clone(), self.now + LISTED_AFTER);
-                let listed = Input::Cluster(ClusterInput::VesListed { live });
-                self.tell(from, LISTED_AFTER, listed);
+                self.watched(from, ClusterInput::VesListed { live });
             }
             ClusterAction::WatchVes(false) => {
                 self.api.watchers.remove(from);

@@ -40,6 +40,8 @@ mod failover_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod keepers_tests;
+#[cfg(test)]
 mod moves_crash_tests;
 #[cfg(test)]
 mod moves_tests;

@@ -196,6 +196,10 @@ fn dies_at(moment: Moment, victim: Victim, seed: u64) {
     });
     assert_eq!(case.world.broken, vec![], "{what}");
     assert!(drained, "{what}: {:?}", case.world.happened.iter().rev().take(8).collect::<Vec<_>>());
+    if victim == Victim::HandlerAgent && moment != Moment::Halting {
+        let aborted = case.world.migrations.get("aborted");
+        assert_eq!(aborted, None, "who handles it then does not call it off: {what}");
+    }
     let after = instances(&case.world, &case.uid);
     let place =
         |all: &std::collections::BTreeMap<VmId, (NodeName, u64)>| all.values().next().cloned();

@@ -113,6 +113,40 @@ fn a_vm_that_fits_nowhere_else_stays_and_says_why() {
     assert!(why.contains("cannot leave its node") && why.contains("memory"), "{why}");
 }
 
+/// Its guest crashed while its target made itself ready, was started at its new size, and brought more than the target had promised
+/// (seed 301340 of the fuzz).
+#[test]
+fn a_vm_that_was_made_larger_as_it_was_to_leave_stays_where_it_has_room() {
+    let mut refused = 0;
+    for step in 0..30 {
+        let mut world = world(2, step);
+        let [target, source] = ["n1", "n2"].map(NodeName::from);
+        let place = |world: &mut World, name, gib, other: &NodeName| {
+            world.declare_node(other, |declared| declared.schedulable = false);
+            let uid = apply(world, name, spec(1, gib));
+            assert!(world.run_while_not(SOON, |world| is_ready(world, &uid)), "step {step}");
+            world.declare_node(other, |declared| declared.schedulable = true);
+            uid
+        };
+        place(&mut world, "full", 3, &source);
+        let uid = place(&mut world, "shop", 2, &target);
+        let (id, _) = world.running().into_iter().find(|(_, on)| *on == source).expect("it runs");
+        maintain(&mut world, &source, true);
+        world.run_for(Duration::from_millis(10 * step));
+        apply(&mut world, "shop", spec(1, 6));
+        world.run_for(Duration::from_millis(30));
+        if !world.stop_guest(&source, &id, StopCause::Crashed) {
+            continue;
+        }
+        world.run_for(SOON);
+        let told = world.happened.iter().map(|(_, _, what)| &what.message);
+        refused += told.filter(|text| text.contains("no room for what it has become")).count();
+        assert_eq!(instances(&world, &uid).len(), 1, "step {step}");
+        assert_eq!(world.broken, vec![], "step {step}");
+    }
+    assert!(refused > 0, "some were on their way");
+}
+
 /// It kept its handler awake: what was due could not be tried, and stayed due.
 #[test]
 fn a_vm_that_is_to_leave_and_has_ended_is_no_reason_to_wake_up_again_and_again() {

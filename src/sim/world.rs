@@ -170,8 +170,8 @@ pub struct World {
     pub(super) queue: BTreeMap<(Instant, u64), Event>,
     /// When each hypervisor does what it was last told to do with a VM, and by which life of its agent.
     pub(super) commanded: BTreeMap<(NodeName, VmId), (u64, Instant)>,
-    /// When each agent has seen all of the list that its watch began with.
-    pub(super) listed: BTreeMap<NodeName, Instant>,
+    /// When each agent has seen all that its watches have shown.
+    shown: BTreeMap<NodeName, Instant>,
     pub(super) nodes: BTreeMap<NodeName, Node>,
     pub(super) reports: BTreeMap<(NodeName, VeUid), VeReport>,
     /// Which peers each agent has said to be silent last.
@@ -259,7 +259,7 @@ impl World {
             number: 0,
             queue: BTreeMap::new(),
             commanded: BTreeMap::new(),
-            listed: BTreeMap::new(),
+            shown: BTreeMap::new(),
             nodes: BTreeMap::new(),
             reports: BTreeMap::new(),
             silent: BTreeMap::new(),
@@ -455,11 +455,13 @@ impl World {
         }
     }
 
-    /// A watch shows an agent something: after the list that it began with, as those of `k8s` do.
+    /// A watch shows an agent something: after all that it has shown before, the list that it began with first, as those of `k8s` do.
     pub(super) fn watched(&mut self, watcher: &NodeName, seen: ClusterInput) {
         let delay = Duration::from_micros(self.rng.random_range(500..5_000));
-        let listed = self.listed.get(watcher).map_or(Duration::ZERO, |at| at.since(self.now));
-        self.tell(watcher, delay.max(listed), Input::Cluster(seen));
+        let before = self.shown.get(watcher).map_or(Duration::ZERO, |at| at.since(self.now));
+        let delay = delay.max(before);
+        self.shown.insert(watcher.clone(), self.now + delay);
+        self.tell(watcher, delay, Input::Cluster(seen));
     }
 
     pub(super) fn tell(&mut self, node: &NodeName, delay: Duration, input: Input) {

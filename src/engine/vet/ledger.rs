@@ -129,6 +129,11 @@ pub(super) fn missing(record: &VeRecord) -> Vec<VmId> {
     wanted.filter(|id| !record.placements.get(id).is_some_and(|p| p.active)).collect()
 }
 
+/// The revision that a VM's definition has.
+pub(super) fn revision(record: &VeRecord, id: &VmId) -> i64 {
+    record.revisions.get(id.member.as_str()).copied().unwrap_or(0)
+}
+
 /// A VM's complete definition, if its member is declared.
 pub(super) fn definition(record: &VeRecord, id: &VmId, epoch: u64) -> Option<VmDefinition> {
     let declared = &record.declared;
@@ -137,7 +142,7 @@ pub(super) fn definition(record: &VeRecord, id: &VmId, epoch: u64) -> Option<VmD
         id: id.clone(),
         ve: declared.name.clone(),
         epoch,
-        revision: record.revisions.get(member.name.as_str()).copied().unwrap_or(0),
+        revision: revision(record, id),
         cpus: member.cpus,
         memory: member.memory,
         boot: member.boot.clone(),

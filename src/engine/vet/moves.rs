@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::ledger::{definition, leases_agree, owe, problem};
+use super::ledger::{definition, leases_agree, owe, problem, revision};
 use super::veh::{Rooms, Veh};
 use crate::engine::bugs::{Bug, has};
 use crate::engine::context::Context;
@@ -190,6 +190,7 @@ impl Veh {
             return Some(next);
         }
         let wanted = self.is_still_wanted(record, &placement.node, moving.why);
+        let declared = revision(record, id);
         let (said, ordered) = match source {
             Some(seen) => (&seen.moved, seen.transit == part_of_source(placement)),
             None => (&MoveProgress::Open, false),
@@ -204,6 +205,14 @@ impl Veh {
             MoveStep::Preparing => match target.map(|seen| &seen.moved) {
                 _ if !wanted => Some(Next::Over("called off".into())),
                 Some(MoveProgress::CannotArrive(why)) => Some(Next::Over(why.clone())),
+                Some(MoveProgress::Ready)
+                    if target.is_some_and(|seen| seen.accepted != declared) =>
+                {
+                    // What may run at the source by now may be larger than what was promised.
+                    let refused = self.is_up_to_date(&moving.to);
+                    let why = format!("{} has no room for what it has become", moving.to);
+                    refused.then_some(Next::Over(why))
+                }
                 Some(MoveProgress::Ready) => Some(Next::Step(MoveStep::Going)),
                 None if self.knows_nothing_of(&moving.to, id, moving.epoch) => {
                     Some(Next::Over(format!("{} has lost its promise", moving.to)))
@@ -247,7 +256,9 @@ impl Veh {
 
     fn is_still_wanted(&self, record: &VeRecord, source: &NodeName, why: MoveReason) -> bool {
         let runs = record.declared.is_to_run() && record.restarting.is_none();
-        runs && (why != MoveReason::Maintenance || self.moves.leaving.contains(source))
+        // A handler that has just begun does not know yet whether the source still empties itself.
+        let leaves = || self.moves.leaving.contains(source) || !self.observed.contains_key(source);
+        runs && (why != MoveReason::Maintenance || leaves())
     }
 
     fn take_step(&mut self, id: &VmId, next: Next, rooms: &mut Rooms<'_>, ctx: &mut Context) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ledger::definition;
+use super::ledger::{definition, revision};
 use super::moves;
 use super::veh::{Rooms, Veh};
 use crate::engine::context::Context;
@@ -101,7 +101,7 @@ impl Veh {
         if record.placements.values().any(|placement| placement.moving.is_some()) {
             return None;
         }
-        let target = |id: &VmId| record.revisions.get(id.member.as_str()).copied().unwrap_or(0);
+        let target = |id: &VmId| revision(record, id);
         let mut active = record.placements.iter().filter(|(_, placement)| placement.active);
         let begun = active.clone().find(|(id, placement)| {
             let seen = self.observed(&placement.node, id);

@@ -1,6 +1,7 @@
 //! What people read of a virtual environment, from its record and from what the nodes say.
 
 use super::failover::stays_with_its_disks;
+use super::ledger::revision;
 use super::veh::{Rooms, Veh, Wait};
 use crate::engine::id::{NodeName, VmId};
 use crate::engine::record::VeRecord;
@@ -214,7 +215,7 @@ fn running(
     nodes.sort();
     nodes.dedup();
     let placed = Condition::yes("Placed", format!("{} on {}", count(vms.len()), some(&nodes)));
-    let target = |vm: &VmReport| record.revisions.get(vm.id.member.as_str()).copied().unwrap_or(0);
+    let target = |vm: &VmReport| revision(record, &vm.id);
     let is_up = |vm: &VmReport| {
         let current = vm.node.as_ref().and_then(|node| veh.observed(node, &vm.id));
         match vm.phase {
