@@ -8,6 +8,9 @@ use super::lrt;
 use super::record::VeRecord;
 use super::vet::veh::Veh;
 
+/// So many of the agents that would be chosen first to keep a record are asked where it is.
+const LIKELY_KEEPERS: usize = 16;
+
 impl Engine {
     /// Who is dead cannot say so: the first gateway does.
     pub(super) fn tell_silent(&mut self) {
@@ -77,6 +80,17 @@ impl Engine {
         for veh in self.vehs.values_mut().filter(|veh| veh.wait().is_some()) {
             veh.hurry(self.ctx.now + self.ctx.jitter(5, 300));
         }
+    }
+
+    /// Who may know more of an environment than this agent, which has never heard of it: the next after it of those that are likely to
+    /// keep its record. Who asks one after the other so asks them all.
+    pub(super) fn who_may_know(&self, ve: &VeUid) -> Option<NodeName> {
+        let zone = self.lrt.zone();
+        let own = Some((self.registers.own(), zone.as_str()));
+        let likely = self.dnt.replicas(ve.as_str(), own, LIKELY_KEEPERS);
+        let place = likely.iter().position(|keeper| keeper.node == self.ctx.node);
+        let next = place.map_or(0, |place| place + 1) % likely.len().max(1);
+        likely.get(next).map(|keeper| keeper.node.clone())
     }
 
     pub(super) fn own_state(&self) -> PeerState {

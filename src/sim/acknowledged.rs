@@ -92,35 +92,17 @@ impl World {
         })
     }
 
-    /// What is wrong with the copies of an environment's record: there are to be as many as can be, each on a disk that is there, and
-    /// all of them new.
-    pub(super) fn ill_kept(&self, uid: &VeUid) -> Option<String> {
-        let keepers = self.keepers(uid);
-        let accepted = |kept: &Option<&Acceptor>| kept.and_then(|kept| kept.accepted.clone());
-        let newest = keepers.iter().filter_map(|(_, kept)| accepted(kept));
-        let (newest, record) = newest.max_by(|a, b| a.0.cmp(&b.0))?;
-        let lacks = |member: &&Replica| {
-            let kept = keepers.iter().find(|(replica, _)| replica == *member);
-            kept.and_then(|(_, kept)| accepted(kept)).is_none_or(|(ballot, _)| ballot != newest)
-        };
-        let set = record.set;
-        let lacking: Vec<&Replica> = set.members.iter().filter(lacks).collect();
-        // An even number decides no more than the next smaller one.
-        let most = self.replicas.min((self.nodes.len() - 1) | 1);
-        if lacking.is_empty() && set.leaving.is_empty() && set.members.len() >= most {
-            return None;
-        }
-        Some(format!("{most} are to keep it, {set:?} do, and {lacking:?} of them lack the newest"))
+    /// A node has this disk still.
+    pub(super) fn has_disk(&self, replica: &Replica) -> bool {
+        let node = self.nodes.get(&replica.node);
+        let own = node.and_then(|node| node.disk.get(&RecordKey::Incarnation));
+        matches!(own, Some(Kept::Incarnation { disk, .. }) if *disk == replica.disk)
     }
 
     /// VMs are bound to a lease of a disk that is gone, and so many of its guardians' disks are gone, too, that nobody can ever prove
     /// that it is over: they wait for a person.
     pub(super) fn has_lease_beyond_proof(&self) -> bool {
-        let disk = |node: &NodeName| match self.nodes.get(node)?.disk.get(&RecordKey::Incarnation) {
-            Some(Kept::Incarnation { disk, .. }) => Some(*disk),
-            _ => None,
-        };
-        let there = |replica: &Replica| disk(&replica.node) == Some(replica.disk);
+        let there = |replica: &Replica| self.has_disk(replica);
         let kept = self.nodes.values().flat_map(|node| node.disk.values());
         let records = kept.filter_map(|kept| match kept {
             Kept::Register(acceptor) => acceptor.accepted.as_ref().map(|(_, record)| record),

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use super::faults::FaultKind;
 use super::faults::plan::{Conditions, Shape, Step, What, draw};
 use super::network::Quality;
-use super::scenario::{change_ve, spec, state_of};
+use super::scenario::{change_ve, spec};
 use super::world::{Lives, Setup, World};
 use crate::engine::id::{NodeName, VeName, VeUid};
 use crate::engine::input::{NodeDeclared, VeDeclared};
@@ -128,7 +128,7 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
             declared.maintenance = false;
         });
     }
-    let settled = calm && world.run_while_not(SETTLED, |world| astray(world).is_empty());
+    let settled = calm && world.run_while_not(SETTLED, |world| world.astray().is_empty());
     outcome.events = world.events;
     outcome.simulated_ms = world.now().0 / 1000;
     outcome.broken = finding(&world, calm, settled);
@@ -177,7 +177,7 @@ fn finding(world: &World, calm: bool, settled: bool) -> Option<Finding> {
         return None;
     }
     let what = if calm {
-        astray(world).join("; ")
+        world.astray().join("; ")
     } else {
         format!("{} faults have no end", world.under_way)
     };
@@ -245,28 +245,6 @@ fn take_back(world: &mut World, before: Vec<VeDeclared>) {
             world.apply(&old.uid, &old.name, old.spec);
         }
     }
-}
-
-/// Environments that are neither whole nor waiting whole. Where a record was lost with most of its disks, its VMs stay where they are,
-/// bound to their node's old lease, and hold others back: nothing is promised then but I1 to I5.
-fn astray(world: &World) -> Vec<String> {
-    if world.has_lost_some() {
-        return Vec::new();
-    }
-    let objects = world.api.objects();
-    let astray = objects.filter_map(|object| {
-        let declared = &object.declared;
-        if state_of(world, &declared.uid).is_none() {
-            let status = object.status.as_ref().map(|status| &status.ready);
-            return Some(format!(
-                "{} (generation {}, deleting {}) is neither whole nor waits whole: {status:?}",
-                declared.name, declared.generation, declared.deleting
-            ));
-        }
-        let ill = world.ill_kept(&declared.uid);
-        ill.map(|ill| format!("the record of {}: {ill}", declared.name))
-    });
-    astray.collect()
 }
 
 /// The fewest steps of a plan that still break the same invariant, as far as taking out some of them shows (Zeller and

@@ -7,6 +7,7 @@ use super::fault_tests::{inflict, running};
 use super::faults::FaultKind;
 use super::tests::{is_ready, spec, world};
 use super::world::World;
+use crate::engine::dnt::rendezvous;
 use crate::engine::id::{NodeName, VeName, VeUid};
 use crate::engine::replica::Replica;
 use crate::engine::spec::{VeSpec, VeState};
@@ -237,4 +238,41 @@ fn the_set_is_not_changed_before_its_new_members_have_answered() {
         assert_eq!(world.broken, vec![], "pause {pause}");
     }
     assert!(died_unasked > 0, "the fault fired");
+}
+
+/// Its node held it for ever, and its room with it: who had handled it knew nothing of it any more, and who handles it now did not know
+/// that the node had it (seeds 1079 and 1256 of the fuzz).
+#[test]
+fn what_comes_back_when_its_handler_has_lost_its_disk_finds_who_handles_it_now() {
+    for (seed, deletes) in (0..8).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let mut world = world(5, seed);
+        for keeper in &rendezvous::ranked("uid", world.names().iter())[..3] {
+            world.declare_node(keeper, |declared| declared.schedulable = false);
+        }
+        let uid = running(&mut world);
+        let set = world.api.get(&uid).expect("it is there").declared.replica_set.clone();
+        let (id, node) = world.running().pop().expect("it runs");
+        assert!(set.iter().all(|keeper| keeper.node != node), "its node does not keep its record");
+        inflict(&mut world, FaultKind::Crash, &node, Duration::from_secs(25));
+        let elsewhere = |world: &World| world.running().iter().any(|(_, on)| *on != node);
+        assert!(world.run_while_not(SOON, elsewhere), "seed {seed}");
+        // It does not come to keep it again.
+        world.declare_node(&set[0].node, |declared| declared.maintenance = true);
+        inflict(&mut world, FaultKind::LostDisk, &set[0].node, Duration::from_secs(30));
+        let handled = |world: &World| {
+            let mut status = world.api.get(&uid).and_then(|object| object.status.as_ref());
+            status.take_if(|status| status.replica_set[0] != set[0]).is_some()
+        };
+        assert!(world.run_while_not(SOON * 3, handled), "another handles it, seed {seed}");
+        let left = world.host(&node).expect("it is there").guest(&id).is_some();
+        assert!(left, "it came back with it, seed {seed}");
+        if deletes {
+            world.delete(&uid);
+        }
+        let whole =
+            |world: &World| world.astray().is_empty() && world.api.get(&uid).is_none() == deletes;
+        assert!(world.run_while_not(SOON * 3, whole), "seed {seed}: {:?}", world.astray());
+        let vms = world.engine(&node).expect("it runs").view().vms;
+        assert_eq!((vms.len(), &world.broken), (0, &vec![]), "seed {seed}");
+    }
 }

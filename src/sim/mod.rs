@@ -30,6 +30,7 @@ mod migration;
 pub mod network;
 pub mod plans;
 pub mod scenario;
+mod whole;
 pub mod workload;
 pub mod world;
 

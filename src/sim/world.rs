@@ -146,6 +146,8 @@ pub(super) struct Node {
     /// Counts the machine's boots; commands of an earlier one are void.
     pub(super) boot: u64,
     pub(super) disk: BTreeMap<RecordKey, Kept>,
+    /// Its agent's records were lost once, and its VMs and their disks were not.
+    pub(super) lost_records: bool,
     pub(super) host: Host,
     pub(super) guard: Guard,
     pub(super) declared: NodeDeclared,
@@ -316,6 +318,7 @@ impl World {
                 life: 0,
                 boot: 1,
                 disk,
+                lost_records: false,
                 host,
                 guard,
                 declared,

@@ -216,7 +216,9 @@ impl World {
     fn lose_records(&mut self, name: &NodeName) -> Option<Over> {
         self.engine(name)?;
         self.kill_agent(name);
-        self.nodes.get_mut(name)?.disk.clear();
+        let node = self.nodes.get_mut(name)?;
+        node.disk.clear();
+        node.lost_records = true;
         self.check_all_remembered();
         Some(Over::Away(name.clone()))
     }
