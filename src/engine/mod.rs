@@ -590,12 +590,12 @@ impl Engine {
             }
             return;
         }
-        let handler = match self.registers.handler(&ve) {
-            Some(handler) => Some(handler).filter(|handler| self.dnt.is_live(handler)).cloned(),
-            // It handled it on a disk that is gone, or never.
-            None => self.who_may_know(&ve),
+        let node = if self.registers.keeps(&ve) {
+            self.registers.handler(&ve).filter(|handler| self.dnt.is_live(handler)).cloned()
+        } else {
+            self.who_may_know(&ve)
         };
-        if let Some(node) = handler.filter(|handler| *handler != self.ctx.node) {
+        if let Some(node) = node.filter(|node| *node != self.ctx.node) {
             self.ctx.send(from, Message::Handler { ve, node });
         }
     }

@@ -162,11 +162,19 @@ impl Registers {
         self.turn(ve)?.node.as_ref()
     }
 
+    /// Whether this agent is a member of an environment's set, as far as it knows, or proposes to become its handler.
+    #[must_use]
+    pub fn keeps(&self, ve: &VeUid) -> bool {
+        let kept = self.kept.get(ve).and_then(|kept| kept.accepted.as_ref());
+        self.proposed.contains_key(ve) || kept.is_some_and(|(_, record)| record.set.has(&self.own))
+    }
+
     /// It was deleted, as far as this agent knows.
     #[must_use]
     pub fn is_buried(&self, ve: &VeUid) -> bool {
         let kept = self.kept.get(ve).and_then(|kept| kept.accepted.as_ref());
-        kept.is_some_and(|(_, record)| record.tombstone)
+        let handled = self.read(ve).filter(|_| self.is_settled(ve));
+        kept.map(|(_, record)| record).into_iter().chain(handled).any(|record| record.tombstone)
     }
 
     /// The newest round that is known of.
