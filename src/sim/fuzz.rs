@@ -37,6 +37,8 @@ const TAKEN_BACK: f64 = 0.3;
 const ALL_OVER: Duration = Duration::from_secs(3 * 3600);
 /// After the last fault everything is whole, or waits whole, within this time.
 const SETTLED: Duration = Duration::from_secs(400);
+/// It is looked whether that is so each time after so long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What people were told last, in a trace.
 const LAST: usize = 40;
 
@@ -128,7 +130,7 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
             declared.maintenance = false;
         });
     }
-    let settled = calm && world.run_while_not(SETTLED, |world| world.astray().is_empty());
+    let settled = calm && settles(&mut world);
     outcome.events = world.events;
     outcome.simulated_ms = world.now().0 / 1000;
     outcome.broken = finding(&world, calm, settled);
@@ -138,6 +140,18 @@ pub fn play(seed: u64, shape: &Shape, steps: &[Step], remember: bool) -> Played 
     });
     let told = told.collect();
     Played { outcome, end: world.now(), told, lives: world.lives.take().unwrap_or_default() }
+}
+
+/// Runs until everything is as it must be in the end. Tells whether it is.
+fn settles(world: &mut World) -> bool {
+    let end = world.now() + SETTLED;
+    while !world.astray().is_empty() {
+        if world.now() >= end || !world.broken.is_empty() {
+            return false;
+        }
+        world.run_for(LOOK_EVERY);
+    }
+    true
 }
 
 /// The world of a seed, before anything happens in it.
