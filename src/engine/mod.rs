@@ -170,7 +170,11 @@ impl Engine {
         self.ctx.lapsed = self.tenant.has_lapsed(self.ctx.now);
         match input {
             Input::Wakeup => self.wake(),
-            Input::PeerKnown(node) => self.dnt.know(node, &mut self.ctx),
+            Input::PeerKnown(node) => {
+                let own = self.own_state();
+                let news = self.dnt.know(node, &own, &mut self.ctx);
+                self.peers_changed(&news);
+            }
             Input::PeerRevoked(node) => {
                 let news = self.dnt.revoke(&node);
                 self.peers_changed(&news);

@@ -83,7 +83,7 @@ impl Engine {
     }
 
     /// Who may know more of an environment than this agent, which does not keep its record, or not on this disk: the next after it of
-    /// those that are likely to. Who asks one after the other so asks them all.
+    /// the few that are likely to. Who asks one after the other so asks each of them.
     pub(super) fn who_may_know(&self, ve: &VeUid) -> Option<NodeName> {
         let zone = self.lrt.zone();
         let own = Some((self.registers.own(), zone.as_str()));

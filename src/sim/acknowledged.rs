@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::world::World;
 use crate::engine::id::{NodeName, VeUid};
 use crate::engine::invariants::Broken;
-use crate::engine::record::{Kept, RecordKey};
+use crate::engine::record::{Kept, RecordKey, VeRecord};
 use crate::engine::replica::{Replica, is_majority};
 use crate::engine::vet::register::acceptor::Acceptor;
-use crate::engine::vet::register::ballot::ReplicaSet;
+use crate::engine::vet::register::ballot::{Ballot, ReplicaSet};
 
 /// What agents have said that they know.
 #[derive(Debug, Default)]
@@ -74,9 +74,7 @@ impl World {
     pub(super) fn has_lost_a_record(&self) -> bool {
         self.api.objects().any(|object| {
             let keepers = self.keepers(&object.declared.uid);
-            let accepted = keepers.iter().filter_map(|(_, kept)| (*kept)?.accepted.as_ref());
-            let newest =
-                accepted.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, record)| record.set.clone());
+            let newest = newest(&keepers).map(|(_, record)| record.set.clone());
             let set = newest.unwrap_or_else(|| ReplicaSet::of(object.declared.replica_set.clone()));
             let there = |replica: &Replica| keepers.iter().any(|(kept, _)| kept == replica);
             let is_lost = |of: &[Replica]| !of.is_empty() && !is_majority(of, there);
@@ -124,9 +122,7 @@ impl World {
     pub(super) fn check_remembered(&mut self, ve: &VeUid) {
         let Some((generation, deleting)) = self.acknowledged.told.get(ve).copied() else { return };
         let keepers = self.keepers(ve);
-        let accepted =
-            keepers.iter().filter_map(|(_, kept)| kept.and_then(|k| k.accepted.as_ref()));
-        let newest = accepted.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, record)| record.set.clone());
+        let newest = newest(&keepers).map(|(_, record)| record.set.clone());
         let set = newest.or_else(|| self.acknowledged.sets.get(ve).cloned()).unwrap_or_default();
         let there: BTreeSet<Replica> = keepers.iter().map(|(replica, _)| replica.clone()).collect();
         let knows = |kept: &Option<&Acceptor>| {
@@ -166,4 +162,12 @@ impl World {
             self.broken.push((self.now, Broken { invariant: "I2", what }));
         }
     }
+}
+
+/// The newest value that some of these keep, and its ballot.
+pub(super) fn newest<'a>(
+    keepers: &[(Replica, Option<&'a Acceptor>)],
+) -> Option<&'a (Ballot, VeRecord)> {
+    let accepted = keepers.iter().filter_map(|(_, kept)| (*kept)?.accepted.as_ref());
+    accepted.max_by(|a, b| a.0.cmp(&b.0))
 }

@@ -18,7 +18,8 @@ impl World {
     /// Starts a node's agent from what is on its disk.
     pub fn start_agent(&mut self, name: &NodeName) {
         let (now, seed, watchdog) = (self.now, self.seed, self.watchdog);
-        let others: Vec<NodeName> = self.names().into_iter().filter(|n| n != name).collect();
+        let mut others = self.names();
+        others.retain(|n| n != name && !self.shut_out.contains(&(name.clone(), n.clone())));
         let Some(node) = self.nodes.get_mut(name) else { return };
         if node.engine.is_some() || node.frozen {
             return;

@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::acknowledged::newest;
 use super::api_server::Object;
 use super::scenario::state_of;
 use super::world::World;
 use crate::engine::id::{NodeName, VeUid, VmId};
-use crate::engine::record::VeRecord;
 use crate::engine::replica::Replica;
 use crate::engine::report::VmPhase;
-use crate::engine::vet::register::acceptor::Acceptor;
 
 impl World {
     /// What is not as it must be in the end. Where a record was lost with most of its disks, its VMs stay where they are, bound to
@@ -22,7 +21,9 @@ impl World {
         let mut astray: Vec<String> =
             self.api.objects().filter_map(|object| self.is_astray(object)).collect();
         if astray.is_empty() {
-            astray.extend(self.left_over().into_iter().chain(self.ill_guarded()));
+            astray.extend(
+                self.left_over().into_iter().chain(self.ill_guarded()).chain(self.ill_met()),
+            );
         }
         astray
     }
@@ -44,14 +45,13 @@ impl World {
     /// all of them new.
     fn ill_kept(&self, uid: &VeUid) -> Option<String> {
         let keepers = self.keepers(uid);
-        let accepted = |kept: &Option<&Acceptor>| kept.and_then(|kept| kept.accepted.clone());
-        let newest = keepers.iter().filter_map(|(_, kept)| accepted(kept));
-        let (newest, record) = newest.max_by(|a, b| a.0.cmp(&b.0))?;
+        let (newest, record) = newest(&keepers)?;
         let lacks = |member: &&Replica| {
             let kept = keepers.iter().find(|(replica, _)| replica == *member);
-            kept.and_then(|(_, kept)| accepted(kept)).is_none_or(|(ballot, _)| ballot != newest)
+            let accepted = kept.and_then(|(_, kept)| (*kept)?.accepted.as_ref());
+            accepted.is_none_or(|(ballot, _)| ballot != newest)
         };
-        let set = record.set;
+        let set = &record.set;
         let lacking: Vec<&Replica> = set.members.iter().filter(lacks).collect();
         // An even number decides no more than the next smaller one.
         let most = self.replicas.min((self.nodes.len() - 1) | 1);
@@ -81,7 +81,7 @@ impl World {
         let mut places = BTreeSet::new();
         for object in self.api.objects() {
             let keepers = self.keepers(&object.declared.uid);
-            let placed = newest(&keepers).into_iter().flat_map(|record| &record.placements);
+            let placed = newest(&keepers).into_iter().flat_map(|(_, record)| &record.placements);
             places.extend(placed.map(|(id, placement)| (id.clone(), placement.node.clone())));
         }
         self.nodes.iter().find_map(|(name, node)| {
@@ -109,10 +109,14 @@ impl World {
             (!well).then(|| format!("{name} has {lease:?}, and {left:?} ms of it left"))
         })
     }
-}
 
-/// The newest value that some of these keep.
-fn newest<'a>(keepers: &[(Replica, Option<&'a Acceptor>)]) -> Option<&'a VeRecord> {
-    let accepted = keepers.iter().filter_map(|(_, kept)| (*kept)?.accepted.as_ref());
-    accepted.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, record)| record)
+    /// An agent that does not know all others for its peers.
+    fn ill_met(&self) -> Option<String> {
+        self.nodes.iter().find_map(|(name, node)| {
+            let peers = node.engine.as_ref()?.view().peers;
+            let met = |other: &&NodeName| peers.iter().any(|peer| peer.node == **other);
+            let missed = self.nodes.keys().filter(|other| *other != name).find(|other| !met(other));
+            missed.map(|other| format!("{other} is no peer of {name}"))
+        })
+    }
 }

@@ -1,6 +1,6 @@
 //! A world: nodes, network, API server, and the queue of what happens next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::rngs::ChaCha8Rng;
@@ -234,6 +234,8 @@ pub struct World {
     pub(super) acknowledged: Acknowledged,
     /// A machine has changed since I1 was last checked.
     pub(super) machines_changed: bool,
+    /// Agents, each with a node that it does not take for one of them for now.
+    pub(super) shut_out: BTreeSet<(NodeName, NodeName)>,
 }
 
 /// One run of a VM on a node: from when until when.
@@ -295,6 +297,7 @@ impl World {
             lives: None,
             acknowledged: Acknowledged::default(),
             machines_changed: false,
+            shut_out: BTreeSet::new(),
         };
         for index in 0..setup.nodes {
             let name = NodeName::from(format!("n{}", index + 1));

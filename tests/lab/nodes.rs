@@ -84,7 +84,12 @@ fn a_deleted_nodes_page_goes_and_comes_back_with_it() {
     world.until("its page to be back", has_page);
     world.until_agents_are_back();
     assert_eq!(world.domains().get(&domain), Some(&(home, pid)), "nobody else is concerned");
-    world.delete("shop");
+    // All of its peers know it for one of them again.
+    world.apply("wide", 3, SPREAD);
+    world.until_ready("wide");
+    for name in ["shop", "wide"] {
+        world.delete(name);
+    }
 }
 
 /// Whatever dies with the gateway's node: no environment is lost, none is half, and no VM runs twice. There

@@ -137,7 +137,7 @@ impl World {
     pub fn until_ready(&self, name: &str) {
         let ready = || self.ready(name).is_some_and(|(status, _, _)| status == "True");
         wait_for(&format!("{name} to be ready"), SOON, "", ready).unwrap_or_else(|error| {
-            panic!("{error}; it is {:?}", self.ready(name));
+            panic!("{error}; it is {:?}\n{}", self.ready(name), self.beliefs());
         });
     }
 

@@ -72,6 +72,8 @@ pub struct Membership {
     timers: BTreeMap<(Instant, u64), foca::Timer<MemberId>>,
     timer_number: u64,
     known: BTreeSet<NodeName>,
+    /// Not one of us any more, whatever others say of it.
+    revoked: BTreeSet<NodeName>,
     live: BTreeSet<NodeName>,
     rejoin_at: Instant,
     /// Packets that foca refused.
@@ -110,6 +112,7 @@ impl Membership {
             timers: BTreeMap::new(),
             timer_number: 0,
             known: BTreeSet::new(),
+            revoked: BTreeSet::new(),
             live: BTreeSet::new(),
             rejoin_at: Instant::ZERO,
             malformed: 0,
@@ -135,11 +138,27 @@ impl Membership {
         [timer, rejoin].into_iter().flatten().min()
     }
 
-    /// A peer exists; it will be called until it answers.
-    pub fn know(&mut self, node: NodeName, ctx: &mut Context) {
-        if node != ctx.node && self.known.insert(node.clone()) {
+    /// A peer exists; it will be called until it answers. One that had been revoked may have been heard by others all the while:
+    /// foca then has no news of it.
+    pub fn know(&mut self, node: NodeName, ctx: &mut Context) -> Vec<Change> {
+        if node == ctx.node {
+            return Vec::new();
+        }
+        self.revoked.remove(&node);
+        if self.foca.iter_members().any(|member| member.id().node == node) {
+            self.known.insert(node.clone());
+            return self.up(node).into_iter().collect();
+        }
+        if self.known.insert(node.clone()) {
             self.announce(node, ctx);
         }
+        Vec::new()
+    }
+
+    /// A peer is heard, by this agent or by others.
+    fn up(&mut self, node: NodeName) -> Option<Change> {
+        let counts = !self.revoked.contains(&node);
+        (counts && self.live.insert(node.clone())).then_some(Change::Up(node))
     }
 
     /// Whether this peer is one of us, alive or not.
@@ -156,11 +175,15 @@ impl Membership {
     /// A peer is no longer one of us.
     pub fn revoke(&mut self, node: &NodeName) -> Vec<Change> {
         self.known.remove(node);
+        self.revoked.insert(node.clone());
         if self.live.remove(node) { vec![Change::Down(node.clone())] } else { Vec::new() }
     }
 
     /// A packet from a verified peer.
     pub fn packet(&mut self, from: &NodeName, packet: &[u8], ctx: &mut Context) -> Vec<Change> {
+        if self.revoked.contains(from) {
+            return Vec::new();
+        }
         self.known.insert(from.clone());
         if self.foca.handle_data(packet, &mut self.runtime).is_err() {
             self.malformed += 1;
@@ -214,10 +237,9 @@ impl Membership {
         while let Some(notification) = self.runtime.to_notify() {
             match notification {
                 OwnedNotification::MemberUp(member) => {
-                    self.known.insert(member.node.clone());
-                    if self.live.insert(member.node.clone()) {
-                        changes.push(Change::Up(member.node));
-                    }
+                    let up = self.up(member.node.clone());
+                    self.known.extend(up.is_some().then_some(member.node));
+                    changes.extend(up);
                 }
                 OwnedNotification::MemberDown(member) if self.live.remove(&member.node) => {
                     changes.push(Change::Down(member.node));

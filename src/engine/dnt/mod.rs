@@ -129,8 +129,9 @@ impl Dnt {
     }
 
     /// A peer exists.
-    pub fn know(&mut self, node: NodeName, ctx: &mut Context) {
-        self.membership.know(node, ctx);
+    pub fn know(&mut self, node: NodeName, own: &PeerState, ctx: &mut Context) -> News {
+        let changes = self.membership.know(node, ctx);
+        self.greet(changes, own, ctx)
     }
 
     /// A peer is no longer one of us.

@@ -57,6 +57,8 @@ pub enum Over {
     ApiStale,
     /// It is away for some.
     ApiSplit(Vec<NodeName>),
+    /// A node's page is back: these may list it again.
+    Page(NodeName, Vec<NodeName>),
 }
 
 impl World {
@@ -124,6 +126,7 @@ impl World {
             FaultKind::ApiStale => self.api.fall_behind().then_some(Over::ApiStale),
             FaultKind::ApiSplit => self.split_api(rng),
             FaultKind::Guest | FaultKind::Domain => return self.hurt_guest(kind, rng),
+            FaultKind::Page => self.shut_out(node, rng),
             FaultKind::Migration => return false,
         };
         let Some(over) = over else { return false };
@@ -185,6 +188,7 @@ impl World {
                     node.driver.torn = None;
                 }
             }
+            Over::Page(node, by) => self.let_in(&node, by),
             Over::ApiAway => self.set_api_away(false),
             Over::ApiStale => {
                 for ve in self.api.catch_up() {
@@ -201,6 +205,30 @@ impl World {
                     self.handle(&name, Input::Cluster(ClusterInput::Reachable(reachable)));
                 }
             }
+        }
+    }
+
+    fn shut_out(&mut self, node: &NodeName, rng: &mut ChaCha8Rng) -> Option<Over> {
+        let mut by = self.names();
+        by.retain(|other| {
+            let pins = other != node && !self.shut_out.contains(&(other.clone(), node.clone()));
+            pins && self.engine(other).is_some() && rng.random_bool(0.5)
+        });
+        for other in &by {
+            self.shut_out.insert((other.clone(), node.clone()));
+            self.network.cut(other, node);
+            self.network.cut(node, other);
+            self.handle(other, Input::PeerRevoked(node.clone()));
+        }
+        (!by.is_empty()).then(|| Over::Page(node.clone(), by))
+    }
+
+    fn let_in(&mut self, node: &NodeName, by: Vec<NodeName>) {
+        for other in by {
+            self.network.join(&other, node);
+            self.network.join(node, &other);
+            self.handle(&other, Input::PeerKnown(node.clone()));
+            self.shut_out.remove(&(other, node.clone()));
         }
     }
 

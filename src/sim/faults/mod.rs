@@ -75,11 +75,13 @@ pub enum FaultKind {
     Domain,
     /// Migrations fail, and their last answers are lost.
     Migration,
+    /// A node's `PhysicalNode` is deleted while its agent lives, and is made anew: who lists them meanwhile shuts the node out.
+    Page,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Crash,
         Self::Leave,
         Self::Power,
@@ -108,6 +110,7 @@ impl FaultKind {
         Self::Guest,
         Self::Domain,
         Self::Migration,
+        Self::Page,
     ];
 
     /// Its word.
@@ -142,6 +145,7 @@ impl FaultKind {
             Self::Guest => "guest",
             Self::Domain => "domain",
             Self::Migration => "migration",
+            Self::Page => "page",
         }
     }
 
