@@ -46,7 +46,7 @@ enum Command {
     /// Breaks agents, nodes, disks, networks and the API server, seed after seed, and checks what must always hold after every event.
     ///
     /// On a break: the seed, the few steps that it takes, what people were told, and with --picture a picture. Exits with 1 then.
-    #[command(after_long_help = options::FAULTS)]
+    #[command(after_long_help = options::faults())]
     Fuzz(Box<options::Fuzz>),
     /// Puts deliberate bugs into the engine, one at a time, and tells which seed of `fuzz` finds each.
     #[cfg(feature = "deliberate-bugs")]

@@ -82,10 +82,10 @@ pub struct Run {
 }
 
 /// Under `fuzz --help`.
-pub const FAULTS: &str = "\
-The kinds of faults: crash, power, lost-disk, torn, stall, freeze, guard, guard-stall, cut, one-way, partial, loss, repeat, reorder,
-delay, late, clock, slow-disk, full-disk, api-away, api-stale, api-split, guest, domain, migration. What each does is in
-docs/reliability.md.";
+pub fn faults() -> String {
+    let kinds = FaultKind::ALL.map(FaultKind::word).join(", ");
+    format!("The kinds of faults: {kinds}. What each is: docs/simulator.md.")
+}
 
 /// `fuzz`.
 #[derive(Args)]
@@ -322,6 +322,14 @@ fn scheduler(text: &str) -> Result<Name, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_kind_of_fault_is_described_where_the_help_says() {
+        let page = include_str!("../../../docs/simulator.md");
+        let row = |kind: &FaultKind| page.contains(&format!("| `{kind}` |"));
+        let missing: Vec<_> = FaultKind::ALL.into_iter().filter(|kind| !row(kind)).collect();
+        assert_eq!(missing, vec![]);
+    }
 
     #[test]
     fn a_range_of_seeds_excludes_its_end_and_is_not_empty() {
