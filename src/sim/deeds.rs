@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::faults::AGREE_WITHIN;
 use super::guard::Guard;
 use super::world::{Event, SAMPLE_EVERY, World};
+use crate::engine::effect::HypervisorCommand;
 use crate::engine::guard::GuardInput;
 use crate::engine::host::{DomainState, PauseCause, StopCause, VmLoad};
 use crate::engine::id::{NodeName, VeName, VeUid, VmId};
 use crate::engine::input::{ClusterInput, HypervisorInput, Input, NodeDeclared};
 use crate::engine::lrt::relief::THRESHOLD_S;
 use crate::engine::lrt::transit::MigrationLimits;
-use crate::engine::spec::VeSpec;
+use crate::engine::spec::{VeSpec, VmDefinition};
 use crate::engine::{Config, Engine};
 
 impl World {
@@ -69,9 +70,12 @@ impl World {
         }
     }
 
-    /// Ends a node's agent at once; its domains go on.
+    /// Ends a node's agent at once; its domains go on. What its hypervisor was told to start comes to run all the same, and is
+    /// defined by now: an agent lets a VM be started that is (`libvirt/commands.rs`), and says no more when it has ended.
     pub fn kill_agent(&mut self, name: &NodeName) {
+        let starting: Vec<VmDefinition> = self.starting(name).cloned().collect();
         if let Some(node) = self.nodes.get_mut(name) {
+            starting.iter().for_each(|definition| node.host.define(definition));
             node.engine = None;
             node.wake_at = None;
             node.life += 1;
@@ -79,6 +83,20 @@ impl World {
             node.host.expect_nothing();
         }
         self.api.watchers.remove(name);
+    }
+
+    /// What a node's hypervisor has been told to run, and has not come to.
+    pub(super) fn starting(&self, name: &NodeName) -> impl Iterator<Item = &VmDefinition> {
+        let at = self.nodes.get(name).filter(|node| !node.host.stalled).map(|node| node.boot);
+        self.queue.values().filter_map(move |event| match event {
+            Event::Command { node, boot, command, .. } if node == name && Some(*boot) == at => {
+                match &**command {
+                    HypervisorCommand::Run(definition) => Some(&**definition),
+                    _ => None,
+                }
+            }
+            _ => None,
+        })
     }
 
     /// A node's agent ends in order, when peers and guard agree to its absence or after a while; its domains go on. Tells whether

@@ -367,15 +367,17 @@ fn what_is_being_started_under_a_lost_lease_does_not_run_under_the_next_one() {
 /// target that had lost its records, or its power, was asked for hundreds of times a second (4086, 4146).
 #[test]
 fn seeds_of_the_fuzz_that_once_broke_stay_whole() {
-    // Those that there were then.
-    let kinds = FaultKind::ALL.into_iter().filter(|kind| *kind != FaultKind::Page).collect();
-    let shape = Shape { nodes: 5, ves: 4, faults: 25, kinds };
+    let all = FaultKind::ALL.to_vec();
+    // A seed draws from the kinds that there were then.
+    let before_page: Vec<_> = all.iter().copied().filter(|kind| *kind != FaultKind::Page).collect();
     let seeds = [
         1079, 1215, 1256, 2525, 2900, 4086, 4146, 5090, 6365, 8160, 8387, 9497, 12799, 14145,
         17949, 20632, 25511, 43738, 45146, 55830, 71740, 73658, 75386, 78086, 85722, 96639, 96870,
         117385, 117709, 122115, 189297, 195686, 301340, 307238,
     ];
-    for seed in seeds {
+    let seeds = seeds.map(|seed| (seed, &before_page)).into_iter().chain([(340_370, &all)]);
+    for (seed, kinds) in seeds {
+        let shape = Shape { nodes: 5, ves: 4, faults: 25, kinds: kinds.clone() };
         let outcome = fuzz::run(seed, &shape);
         assert!(!outcome.fired.is_empty(), "faults fire with seed {seed}");
         assert_eq!(outcome.broken, None, "seed {seed}");
@@ -494,6 +496,28 @@ fn an_environment_is_not_released_while_a_node_without_its_records_runs_somethin
         let left = world.host(&node).expect("it is there").list();
         assert_eq!(left, vec![], "seed {seed}: no domain is left");
     }
+}
+
+/// The hypervisor came to start it when the next life of the agent, which had no records, had seen what is there. A VM that is
+/// started is defined before: that is seen.
+#[test]
+fn what_is_being_started_as_the_records_are_lost_is_seen_by_the_next_life() {
+    let mut late = 0;
+    for seed in 0..20 {
+        let mut world = world(4, seed);
+        world.run_for(Duration::from_secs(5));
+        let uid = apply(&mut world, "uid", spec(8, 1));
+        let starts =
+            |world: &World| world.names().into_iter().find(|name| world.starting(name).count() > 1);
+        assert!(world.run_while_not(SOON, |world| starts(world).is_some()), "seed {seed}");
+        let node = starts(&world).expect("it was just seen");
+        inflict(&mut world, FaultKind::LostRecords, &node, Duration::from_millis(50));
+        world.run_for(Duration::from_millis(60));
+        late += usize::from(world.starting(&node).next().is_some());
+        assert!(world.run_while_not(SOON * 2, |world| is_ready(world, &uid)), "seed {seed}");
+        assert_eq!(world.broken, vec![], "seed {seed}");
+    }
+    assert!(late > 5, "something was still being started when the next life began: {late} times");
 }
 
 /// Its peers had shut it out, and some of them not; when its page was back they knew it again, and had no news of its life: it was

@@ -161,6 +161,17 @@ impl Host {
         seen
     }
 
+    /// A VM is about to be started by somebody who has ended meanwhile: it is defined first.
+    pub fn define(&mut self, definition: &VmDefinition) {
+        if self.domains.get(&definition.id).is_some_and(|guest| guest.seen.may_run()) {
+            return;
+        }
+        *self.disks.entry(definition.id.clone()).or_default() += 0;
+        let seen = seen(definition, DomainState::Stopped(StopCause::Unknown));
+        let guest = Guest { size: seen.size, seen, start: 0, arrived: false };
+        self.domains.insert(definition.id.clone(), guest);
+    }
+
     /// Carries out a command. Migrations concern two hosts, and are the world's.
     ///
     /// # Errors
@@ -221,19 +232,22 @@ impl Host {
             return guest.seen.clone();
         }
         *starts += 1;
-        let size = Resources::of(definition.cpus, definition.memory);
         *self.disks.entry(definition.id.clone()).or_default() += 1;
-        let seen = DomainSeen {
-            id: definition.id.clone(),
-            uuid: format!("uuid-of-{}", definition.id),
-            epoch: definition.epoch,
-            revision: definition.revision,
-            size,
-            state: DomainState::Running,
-            edited: None,
-        };
-        let guest = Guest { seen: seen.clone(), size, start: *starts, arrived: false };
+        let seen = seen(definition, DomainState::Running);
+        let guest = Guest { size: seen.size, seen: seen.clone(), start: *starts, arrived: false };
         self.domains.insert(definition.id.clone(), guest);
         seen
+    }
+}
+
+fn seen(definition: &VmDefinition, state: DomainState) -> DomainSeen {
+    DomainSeen {
+        id: definition.id.clone(),
+        uuid: format!("uuid-of-{}", definition.id),
+        epoch: definition.epoch,
+        revision: definition.revision,
+        size: Resources::of(definition.cpus, definition.memory),
+        state,
+        edited: None,
     }
 }
