@@ -70,8 +70,8 @@ impl World {
         }
     }
 
-    /// Ends a node's agent at once; its domains go on. What its hypervisor was told to start comes to run all the same, and is
-    /// defined by now: an agent lets a VM be started that is (`libvirt/commands.rs`), and says no more when it has ended.
+    /// Ends a node's agent at once; its domains go on. What its hypervisor was told to start comes to run all the same. It is shown
+    /// by now: agents define a VM before they start it (`libvirt/commands.rs`), and one that has ended does neither.
     pub fn kill_agent(&mut self, name: &NodeName) {
         let starting: Vec<VmDefinition> = self.starting(name).cloned().collect();
         if let Some(node) = self.nodes.get_mut(name) {

@@ -254,6 +254,41 @@ pub struct Life {
 /// Every run of every VM.
 pub type Lives = Vec<Life>;
 
+impl Node {
+    /// A machine that is on, and whose agent has never begun.
+    fn new(setup: &Setup, index: usize) -> Self {
+        let mut labels = BTreeMap::new();
+        if setup.zones > 0 {
+            let zone = format!("zone-{}", index % setup.zones);
+            labels.insert(ZONE_LABEL.to_owned(), zone);
+        }
+        let declared = NodeDeclared {
+            labels,
+            schedulable: true,
+            reserved: Resources::default(),
+            cpu_overcommit_percent: 100,
+            maintenance: false,
+        };
+        Self {
+            engine: None,
+            life: 0,
+            boot: 1,
+            disk: BTreeMap::new(),
+            lost_records: false,
+            host: Host::new(setup.capacity),
+            guard: Guard::default(),
+            declared,
+            wake_at: None,
+            restless: 0,
+            clock: Clock::default(),
+            driver: Driver::default(),
+            frozen: false,
+            deferred: Vec::new(),
+            commands: Vec::new(),
+        }
+    }
+}
+
 impl World {
     /// A world at time zero, its agents about to start.
     #[must_use]
@@ -301,39 +336,7 @@ impl World {
         };
         for index in 0..setup.nodes {
             let name = NodeName::from(format!("n{}", index + 1));
-            let mut labels = BTreeMap::new();
-            if setup.zones > 0 {
-                let zone = format!("zone-{}", index % setup.zones);
-                labels.insert(ZONE_LABEL.to_owned(), zone);
-            }
-            let declared = NodeDeclared {
-                labels,
-                schedulable: true,
-                reserved: Resources::default(),
-                cpu_overcommit_percent: 100,
-                maintenance: false,
-            };
-            let host = Host::new(setup.capacity);
-            let disk = BTreeMap::new();
-            let guard = Guard::default();
-            let node = Node {
-                engine: None,
-                life: 0,
-                boot: 1,
-                disk,
-                lost_records: false,
-                host,
-                guard,
-                declared,
-                wake_at: None,
-                restless: 0,
-                clock: Clock::default(),
-                driver: Driver::default(),
-                frozen: false,
-                deferred: Vec::new(),
-                commands: Vec::new(),
-            };
-            world.nodes.insert(name, node);
+            world.nodes.insert(name, Node::new(setup, index));
         }
         for name in world.names() {
             world.start_agent(&name);

@@ -25,9 +25,8 @@ fn faults(bug: Bug) -> Vec<FaultKind> {
         Bug::GuardKeepsLatest => vec![Leave, Cut, OneWay],
         Bug::StartsOutliveLease => vec![Cut, OneWay, Hypervisor],
         Bug::OldOrderObeyed => vec![Crash, Reorder, Delay, Late],
-        Bug::RoomTwice | Bug::LockShared | Bug::HalfPlaced => {
-            vec![Loss, Reorder, Delay]
-        }
+        Bug::LockShared | Bug::HalfPlaced => vec![Loss, Reorder, Delay],
+        Bug::OneRenews => vec![Cut, OneWay, Partial],
         Bug::OtherDiskVouches => vec![LostRecords, Crash, Cut],
         Bug::OtherLifeRenewed => vec![Power, Cut, Late, Clock],
         _ => FaultKind::ALL.to_vec(),
