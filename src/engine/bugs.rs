@@ -46,7 +46,6 @@ bugs! {
     GuardKeepsLatest "guard-keeps-latest" "A guard keeps the latest deadline, whichever lease it is of."
     StartsOutliveLease "starts-outlive-lease" "A lease begins while something is being started under the last one."
     OldOrderObeyed "old-order-obeyed" "A node obeys an order that is older than its last one."
-    RoomTwice "room-twice" "A node promises room without looking whether it has it."
     LockShared "lock-shared" "A node that is reserved is reserved once more."
     LockForEver "lock-for-ever" "A reservation does not end by time."
     ArrivedRuns "arrived-runs" "The target of a migration runs the VM as soon as it is there."

@@ -255,6 +255,50 @@ fn what_late_messages_raise_from_the_dead_is_removed_and_nobody_spins() {
     assert!(!left, "nothing is left of it");
 }
 
+/// No seed shows it: it takes a whole procedure's messages twice, with another one between, on a node that is full by then.
+#[test]
+fn what_prepares_a_node_once_more_and_late_is_given_no_room_that_others_have_since() {
+    let mut world = world(2, 1);
+    let (node, initiator) = (NodeName::from("n1"), NodeName::from("n2"));
+    world.declare_node(&initiator, |declared| declared.schedulable = false);
+    running(&mut world);
+    let view = world.engine(&node).expect("it is there").view();
+    let mut definition = view.vms.first().expect("a VM is here").record.definition.clone();
+    let ve = VeUid::from("late");
+    definition.id.ve = ve.clone();
+    definition.memory = view.allocatable.minus(&view.allocated).memory;
+    let procedure = ProcedureId { initiator: initiator.clone(), incarnation: 1, number: 1 };
+    let reserve = Message::Reserve { procedure: procedure.clone(), ve: ve.clone(), priority: 0 };
+    let prepare = Message::Prepare {
+        procedure: procedure.clone(),
+        replicas: vec![node.clone()],
+        order: 1,
+        vms: vec![definition],
+        arriving: false,
+    };
+    let tell = |world: &mut World, message: &Message| {
+        let message = Box::new(message.clone());
+        world.handle(&node, Input::Message { from: initiator.clone(), message });
+    };
+    let has_room = |world: &World| {
+        let vms = world.engine(&node).expect("it is there").view().vms;
+        vms.iter().any(|vm| vm.record.definition.id.ve == ve)
+    };
+    tell(&mut world, &reserve);
+    tell(&mut world, &prepare);
+    assert!(has_room(&world), "all that is free is promised");
+    tell(&mut world, &Message::Release { procedure, undo: true });
+    assert!(!has_room(&world), "and given back");
+    let other = apply(&mut world, "other", spec(1, 1));
+    assert!(world.run_while_not(SOON, |world| is_ready(world, &other)));
+    tell(&mut world, &reserve);
+    let reserved = world.engine(&node).and_then(|engine| engine.view().partition);
+    assert!(reserved.is_some(), "the late reservation is taken for a new one");
+    tell(&mut world, &prepare);
+    assert!(!has_room(&world));
+    assert_eq!(world.broken, vec![]);
+}
+
 /// A late word that another node handles an environment: its VMs were told of there for ever, and never bound to their node's
 /// next lease.
 #[test]

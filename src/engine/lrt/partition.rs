@@ -116,7 +116,7 @@ impl Lrt {
             let has = self.vms.get(&vm.id).map(|vmh| vmh.record.held()).unwrap_or_default();
             sum.plus(&Resources::of(vm.cpus, vm.memory).minus(&has))
         });
-        if !self.free().holds(&asked) && !has(Bug::RoomTwice) {
+        if !self.free().holds(&asked) {
             return Err("its room has shrunk".into());
         }
         for definition in vms {
