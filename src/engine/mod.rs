@@ -253,7 +253,8 @@ impl Engine {
             let peers = self.dnt.replicas(&key, None, MAX_GUARDIANS);
             let wanted = tenant::guardians(self.registers.own(), peers);
             let wanted = self.failover.then_some(wanted.as_slice());
-            let (bound, starting) = (self.lrt.bound(), self.lrt.is_starting());
+            let bound = self.lrt.bound(|epoch| self.tenant.is_own(epoch));
+            let starting = self.lrt.is_starting();
             self.tenant.wake(wanted, bound, starting, &mut self.ctx);
         }
         self.tell_silent();

@@ -296,3 +296,40 @@ impl VmRecord {
         parts.fold(Resources::default(), |held, part| held.largest(&part))
     }
 }
+
+#[cfg(test)]
+impl VmRecord {
+    /// A VM that is to run, for tests.
+    pub fn sample() -> Self {
+        use super::id::VeName;
+        use super::spec::{Boot, Recovery, RunStrategy, Terms};
+        let definition = VmDefinition {
+            id: VmId { ve: "u".into(), member: "web".into(), index: 0 },
+            ve: VeName::new("ns", "ve"),
+            epoch: 1,
+            revision: 1,
+            cpus: 1,
+            memory: 1 << 30,
+            boot: Boot::Disk,
+            disks: Vec::new(),
+            run_strategy: RunStrategy::Always,
+            terms: Terms::default(),
+            recovery: Recovery::default(),
+            depends: false,
+        };
+        Self {
+            definition,
+            goal: VmGoal::Run,
+            promise: None,
+            handler: "n2".into(),
+            lease: 1,
+            order: 1,
+            running: None,
+            completed: false,
+            crashed: false,
+            start: Start::Free,
+            restarts: 0,
+            transit: Transit::None,
+        }
+    }
+}

@@ -419,7 +419,8 @@ fn seeds_of_the_fuzz_that_once_broke_stay_whole() {
         17949, 20632, 25511, 43738, 45146, 55830, 71740, 73658, 75386, 78086, 85722, 96639, 96870,
         117385, 117709, 122115, 189297, 195686, 301340, 307238,
     ];
-    let seeds = seeds.map(|seed| (seed, &before_page)).into_iter().chain([(340_370, &all)]);
+    let of_all = [340_370, 440_979].map(|seed| (seed, &all));
+    let seeds = seeds.map(|seed| (seed, &before_page)).into_iter().chain(of_all);
     for (seed, kinds) in seeds {
         let shape = Shape { nodes: 5, ves: 4, faults: 25, kinds: kinds.clone() };
         let outcome = fuzz::run(seed, &shape);

@@ -173,14 +173,22 @@ impl Tenant {
         Teller { disk: self.own.disk, life: self.life }
     }
 
-    /// The lease that VMs are bound to from now on: the newest that the guard has a deadline for. Its guardians may have promised
-    /// that a newer one is over before they have ever acknowledged it, while the guard lets VMs run on for the older one's sake.
+    /// The lease that VMs are bound to from now on: the newest that the guard has a deadline for, or one without an end. The
+    /// guardians of another may have promised that it is over before they have ever acknowledged it, while the guard lets run
+    /// whatever is here: what was found here without a record, too.
     #[must_use]
     pub fn newest(&self) -> Option<Lease> {
         let armed = self.armed_now().map_or(0, |armed| armed.lease);
-        let held = self.held.iter().rfind(|held| held.epoch <= armed).or(self.held.first())?;
+        let known = self.held.iter().rfind(|held| held.epoch <= armed);
+        let held = known.or(self.held.first().filter(|held| held.guardians.is_empty()))?;
         let (holder, guardians) = (self.own.clone(), held.guardians.clone());
         Some(Lease { holder, epoch: held.epoch, guardians })
+    }
+
+    /// Whether an epoch is one of this disk's.
+    #[must_use]
+    pub fn is_own(&self, epoch: u64) -> bool {
+        epoch > before_the_first(&self.own) && epoch <= self.newest
     }
 
     /// Whether a lease of this epoch is held.
@@ -562,7 +570,7 @@ mod tests {
         tenant.guard(&GuardInput::Connected { watchdog: None }, false, &mut ctx);
         tenant.wake(Some(&guardians), Some(7), false, &mut ctx);
         let bound = |tenant: &Tenant| tenant.newest().map(|lease| lease.epoch);
-        assert_eq!(bound(&tenant), Some(7), "nobody has acknowledged another one");
+        assert_eq!(bound(&tenant), None, "nobody has acknowledged one in this life");
         for epoch in [7, 8] {
             for guardian in &guardians {
                 let (guardian, by) = (guardian.disk, guardian.node.clone());
@@ -571,10 +579,31 @@ mod tests {
                 tenant.hear(&by, &message, &mut ctx);
             }
         }
-        assert_eq!(bound(&tenant), Some(7), "the guard has not said that it knows");
+        assert_eq!(bound(&tenant), None, "the guard has not said that it knows");
         let told = tenant.told.clone().expect("the guard is told");
         tenant.guard(&GuardInput::Armed(told), false, &mut ctx);
         assert_eq!(bound(&tenant), Some(8));
+    }
+
+    /// The lease before it had been given up, as no record was bound to it; the guard let run without an end what had no record
+    /// (seed 440979).
+    #[test]
+    fn vms_are_bound_to_no_lease_that_the_guard_has_no_deadline_for_though_it_is_the_only_one() {
+        let guardians = vec![replica(2), replica(3), replica(4)];
+        let mut tenant = Tenant::recover(replica(1), 1, Times::default(), None);
+        let mut ctx = context();
+        tenant.guard(&GuardInput::Connected { watchdog: None }, false, &mut ctx);
+        tenant.wake(Some(&[]), None, false, &mut ctx);
+        let told = tenant.told.clone().expect("the guard is told");
+        assert_eq!(told.until, None, "of a lease that nobody guards");
+        tenant.guard(&GuardInput::Armed(told), false, &mut ctx);
+        for second in [12, 14] {
+            ctx.now = at(second);
+            tenant.wake(Some(&guardians), None, false, &mut ctx);
+        }
+        let held: Vec<u64> = tenant.held.iter().map(|held| held.epoch).collect();
+        assert_eq!(held, [tenant.newest], "the one before is given up");
+        assert_eq!(tenant.newest(), None);
     }
 
     /// The hypervisor hung with a start, and the agent lost its records: that start came through under the next lease, while the
@@ -586,11 +615,11 @@ mod tests {
         let mut ctx = context();
         tenant.guard(&GuardInput::Connected { watchdog: None }, true, &mut ctx);
         tenant.wake(Some(&guardians), None, true, &mut ctx);
-        assert_eq!(tenant.newest(), None);
+        assert!(tenant.held.is_empty());
         assert!(ctx.out.persist.is_empty() && ctx.out.actions.is_empty(), "{:?}", ctx.out);
         ctx.now = at(11);
         tenant.wake(Some(&guardians), None, false, &mut ctx);
-        assert_eq!(tenant.newest().map(|lease| lease.guardians), Some(guardians));
+        assert_eq!(tenant.held.last().map(|held| &held.guardians), Some(&guardians));
     }
 
     /// A late answer, after the machine has booted: its clock has begun anew, and may show that time once more.

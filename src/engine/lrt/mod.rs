@@ -210,9 +210,10 @@ impl Lrt {
         self.permit = permit;
     }
 
-    /// The oldest epoch of this node's lease that a VM is bound to, which runs, is to run, or is promised.
+    /// The oldest epoch of this node's lease that a VM is bound to, which runs, is to run, or is promised; 0 if one has an epoch
+    /// that is none of this disk's: its handler may have bound it to any that this node has told since.
     #[must_use]
-    pub fn bound(&self) -> Option<u64> {
+    pub fn bound(&self, is_own: impl Fn(u64) -> bool) -> Option<u64> {
         let records = self.vms.values().map(|vmh| &vmh.record);
         let vms = records.flat_map(|record| {
             let runs =
@@ -220,7 +221,7 @@ impl Lrt {
             let promise = record.promise.as_ref().map(|promise| promise.lease);
             [runs.then_some(record.lease), promise]
         });
-        vms.flatten().min()
+        vms.flatten().map(|epoch| if is_own(epoch) { epoch } else { 0 }).min()
     }
 
     /// What its procedures prefer.
@@ -523,3 +524,28 @@ impl Lrt {
 
 /// The well-known label of a node's zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::record::VmRecord;
+
+    fn bound(leases: &[u64]) -> Option<u64> {
+        let vm = |(index, lease): (usize, &u64)| {
+            let mut record = VmRecord { lease: *lease, ..VmRecord::sample() };
+            record.definition.id.index = index as u32;
+            record
+        };
+        let lrt = Lrt::recover(leases.iter().enumerate().map(vm).collect(), 1, None);
+        lrt.bound(|epoch| (21..=25).contains(&epoch))
+    }
+
+    /// Its handler may have bound it to what this node holds, and the word of that be on its way: nothing may be given up.
+    #[test]
+    fn what_is_bound_to_a_lease_of_a_former_disk_may_be_bound_to_any() {
+        assert_eq!(bound(&[]), None);
+        assert_eq!(bound(&[23, 22, 25]), Some(22));
+        assert_eq!(bound(&[23, 42]), Some(0), "of another disk, whose number is higher");
+        assert_eq!(bound(&[23, 7]), Some(0));
+    }
+}

@@ -163,42 +163,8 @@ impl Vmh {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::id::{VeName, VmId};
-    use crate::engine::record::{Start, VmRecord};
-    use crate::engine::spec::{Boot, Recovery, RunStrategy, Terms};
+    use crate::engine::record::VmRecord;
     use crate::engine::time::Instant;
-
-    /// A VM of this node that is to run, and that nothing is known of.
-    fn to_run() -> Vmh {
-        let definition = VmDefinition {
-            id: VmId { ve: "u".into(), member: "web".into(), index: 0 },
-            ve: VeName::new("ns", "ve"),
-            epoch: 1,
-            revision: 1,
-            cpus: 1,
-            memory: 1 << 30,
-            boot: Boot::Disk,
-            disks: Vec::new(),
-            run_strategy: RunStrategy::Always,
-            terms: Terms::default(),
-            recovery: Recovery::default(),
-            depends: false,
-        };
-        Vmh::new(VmRecord {
-            definition,
-            goal: VmGoal::Run,
-            promise: None,
-            handler: "n2".into(),
-            lease: 1,
-            order: 1,
-            running: None,
-            completed: false,
-            crashed: false,
-            start: Start::Free,
-            restarts: 0,
-            transit: Transit::None,
-        })
-    }
 
     fn command_of(action: Action) -> Option<(u64, HypervisorCommand)> {
         match action {
@@ -219,7 +185,8 @@ mod tests {
     /// elsewhere (seed 96870 of the fuzz).
     #[test]
     fn that_a_vm_is_not_here_is_said_when_nothing_can_start_it_any_more() {
-        let (mut vmh, mut ctx) = (to_run(), Context::sample("n1", Instant::ZERO));
+        let (mut vmh, mut ctx) =
+            (Vmh::new(VmRecord::sample()), Context::sample("n1", Instant::ZERO));
         let (start, run) = command(&mut vmh, &mut ctx).expect("it is started");
         assert!(matches!(run, HypervisorCommand::Run(_)));
         vmh.take_part(Transit::Halted, &mut ctx);
