@@ -107,23 +107,27 @@ fn placed_whole(record: &VeRecord, broken: &mut Vec<Broken>) {
     if record.tombstone || !declared.is_to_run() {
         return;
     }
-    let wanted: BTreeSet<VmId> = declared.spec.vms(&declared.uid).map(|(id, _)| id).collect();
-    let active =
-        record.placements.iter().filter(|(id, p)| p.active && wanted.contains(*id)).count();
+    let (spec, uid) = (&declared.spec, &declared.uid);
+    let wanted: u64 = spec.members.iter().map(|member| u64::from(member.replicas)).sum();
+    let is_wanted = |id: &&VmId| id.ve == *uid && spec.asks_for(id);
+    let active = record.placements.iter().filter(|(_, p)| p.active).map(|(id, _)| id);
+    let active = active.filter(is_wanted).count() as u64;
     // What was lost with a node is placed anew as a whole; the rest goes on meanwhile.
-    let lost = record.lost.iter().filter(|id| wanted.contains(*id)).count();
-    let whole = active + lost == wanted.len();
+    let lost = record.lost.iter().filter(is_wanted).count() as u64;
+    let whole = active + lost == wanted;
     let none = active == 0;
     // A first placement is all or nothing; a later one extends a whole environment by all that is new.
     if !whole && !none && (record.committed == 0 || record.committed == declared.generation) {
-        let what = format!("{}: {active} of {} VMs are placed", declared.name, wanted.len());
+        let what = format!("{}: {active} of {wanted} VMs are placed", declared.name);
         broken.push(Broken { invariant: "I3", what });
     }
 }
 
 /// I5, constraints: they hold for what was committed at the present generation.
 fn constraints_hold(record: &VeRecord, engines: &[&Engine], broken: &mut Vec<Broken>) {
-    if record.committed != record.declared.generation || record.tombstone {
+    let constraints = &record.declared.spec.placement;
+    let committed = record.committed == record.declared.generation && !record.tombstone;
+    if !committed || constraints.is_empty() {
         return;
     }
     let node_labels: BTreeMap<&NodeName, &BTreeMap<String, String>> = engines
@@ -132,7 +136,7 @@ fn constraints_hold(record: &VeRecord, engines: &[&Engine], broken: &mut Vec<Bro
         .collect();
     let nothing = BTreeMap::new();
     let labels = |node: &NodeName| node_labels.get(node).copied().unwrap_or(&nothing);
-    for constraint in &record.declared.spec.placement {
+    for constraint in constraints {
         let bound: Vec<&NodeName> = record
             .placements
             .iter()

@@ -44,6 +44,13 @@ impl VeSpec {
             })
         })
     }
+
+    /// Whether it asks for this VM of its environment.
+    #[must_use]
+    pub fn asks_for(&self, id: &VmId) -> bool {
+        let of_it = self.members.iter().filter(|member| member.name == id.member);
+        of_it.map(|member| member.replicas).any(|replicas| id.index < replicas)
+    }
 }
 
 /// A group of like VMs.
